@@ -1,0 +1,62 @@
+"""The evaluation pictures: `test` (18 crops, Curiosity), `frames` (12, Perseverance) and `val` (10 crops, Curiosity).
+
+They belong to NASA and are not part of this checkout; docs/data.md says where they come from.
+"""
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+DATA_VARIABLE = "REMAC_DATA"
+DEFAULT_ROOT = Path(__file__).resolve().parents[2] / "shared" / "data" / "mars"
+FOLDERS = {"test": "test", "frames": "frames/test", "val": "val"}
+EVALUATION_SETS = ("test", "frames")
+
+
+class DataMissing(Exception):
+    """The evaluation pictures are not where they were looked for."""
+
+
+@dataclass(frozen=True)
+class EvalImage:
+    """A picture of an evaluation set; `key` names it in the results."""
+
+    set_name: str
+    path: Path
+
+    @property
+    def key(self) -> str:
+        return f"{self.set_name}/{self.path.stem}"
+
+    def load(self) -> NDArray[np.uint8]:
+        """The pixels, uint8[H,W,3]; grey pictures have three equal planes."""
+        with Image.open(self.path) as picture:
+            return np.asarray(picture.convert("RGB"))
+
+
+def data_root(option: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of the pictures: the option, else the environment variable REMAC_DATA, else ../shared/data/mars beside the checkout."""
+    return Path(option or os.environ.get(DATA_VARIABLE) or DEFAULT_ROOT)
+
+
+def evaluation_images(option: str | os.PathLike[str] | None = None, sets: tuple[str, ...] = EVALUATION_SETS) -> tuple[EvalImage, ...]:
+    """All pictures of the sets, sorted by name within each; DataMissing where a set has none."""
+    root = data_root(option)
+    images: list[EvalImage] = []
+    for set_name in sets:
+        found = sorted((root / FOLDERS[set_name]).glob("*.png"))
+        if not found:
+            raise DataMissing(f"no pictures of set '{set_name}' in {root / FOLDERS[set_name]}: name their folder in {DATA_VARIABLE} or with --data")
+        images += [EvalImage(set_name, path) for path in found]
+    return tuple(images)
+
+
+def pixel_hash(image: NDArray[np.uint8]) -> str:
+    """The first 16 hex digits of the SHA-256 of the samples: results of different pictures of one name are not mixed."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:16]

@@ -1,0 +1,151 @@
+"""Adapters to the classical codecs that remac is measured against.
+
+Each is given its best mode for PSNR within the effort named: one thread, no metadata, and one-component files where the three
+planes of a picture are equal. The settings that matter, and why, stand with each adapter. The libraries are imported where they
+are used; pillow-heif's wheel holds x265, which is GPL: it serves measurements only and nothing else here may use it.
+"""
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from PIL import Image, features
+
+from benchmarks.measure import Peer, Picture
+
+JPEG_QUALITIES = (5, 8, 12, 18, 26, 36, 48, 60, 70, 78, 85, 90, 95)
+WEBP_QUALITIES = (1, 5, 12, 20, 30, 42, 55, 68, 78, 86, 92, 96, 98, 100)
+AVIF_QUALITIES = (15, 22, 30, 38, 46, 54, 62, 70, 78, 85, 91, 96)
+HEVC_QUALITIES = (10, 18, 26, 34, 42, 50, 57, 64, 71, 78, 85, 91, 96)
+JPEG2000_RATIOS = (200.0, 140.0, 100.0, 70.0, 50.0, 36.0, 26.0, 18.0, 13.0, 9.5, 7.0, 5.0, 3.6)
+JPEGXL_DISTANCES = (13.0, 9.0, 6.5, 4.5, 3.2, 2.2, 1.5, 1.0, 0.6, 0.35, 0.2, 0.1)
+
+Options = Callable[[float, bool], dict[str, Any]]
+
+
+def is_grey(picture: Picture) -> bool:
+    """Whether the three planes of uint8[H,W,3] are equal."""
+    return bool(np.array_equal(picture[..., 0], picture[..., 1]) and np.array_equal(picture[..., 0], picture[..., 2]))
+
+
+def to_pillow(picture: Picture) -> Image.Image:
+    """uint8[H,W,3] as a Pillow image of mode RGB, or L where it is grey."""
+    return Image.fromarray(np.ascontiguousarray(picture[..., 0]) if is_grey(picture) else picture)
+
+
+def pillow_decode(coded: bytes) -> Picture:
+    """The pixels of a file that Pillow reads, uint8[H,W,3]."""
+    with Image.open(io.BytesIO(coded)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def pillow_peer(name: str, settings: str, image_format: str, qualities: tuple[float, ...], options: Options) -> Peer:
+    """A codec behind Pillow's save; `options` gives the keywords for a quality and for grey or colour."""
+    def encode(picture: Picture, quality: float) -> bytes:
+        image = to_pillow(picture)
+        file = io.BytesIO()
+        image.save(file, image_format, **options(quality, image.mode == "L"))
+        return file.getvalue()
+
+    return Peer(name, settings, qualities, encode, pillow_decode)
+
+
+def jpeg(subsampling: str) -> Peer:
+    """Baseline JPEG by libjpeg-turbo with optimised Huffman tables.
+
+    The qualities end at 95: above it the 4:2:0 curve only pays for noise below the error of the subsampled chroma.
+    """
+    def options(quality: float, grey: bool) -> dict[str, Any]:
+        return {"quality": int(quality), "optimize": True, "subsampling": subsampling}
+
+    name = "jpeg" + subsampling.replace(":", "")
+    return pillow_peer(name, f"Pillow JPEG, optimize, {subsampling}", "JPEG", JPEG_QUALITIES, options)
+
+
+def webp() -> Peer:
+    """Lossy WebP, slowest method; the format subsamples chroma, so its PSNR ends at 41 to 46 dB on colour pictures."""
+    def options(quality: float, grey: bool) -> dict[str, Any]:
+        return {"quality": int(quality), "method": 6}
+
+    return pillow_peer("webp", "Pillow WebP, method 6", "WEBP", WEBP_QUALITIES, options)
+
+
+def jpeg2000() -> Peer:
+    """JPEG 2000 by OpenJPEG: 9/7 wavelet, one quality layer, bare codestream; the quality is the compression ratio.
+
+    Pillow leaves the multi-component transform off, which would cost colour pictures twice the bytes.
+    """
+    def options(ratio: float, grey: bool) -> dict[str, Any]:
+        return {"quality_mode": "rates", "quality_layers": [ratio], "irreversible": True, "mct": 0 if grey else 1, "no_jp2": True}
+
+    return pillow_peer("jpeg2000", "Pillow JPEG 2000, irreversible, mct, one layer by ratio, codestream", "JPEG2000", JPEG2000_RATIOS, options)
+
+
+def avif(subsampling: str) -> Peer:
+    """AVIF still picture by libaom at speed 4, no tiles (Pillow would cut large pictures into some)."""
+    def options(quality: float, grey: bool) -> dict[str, Any]:
+        chosen = {"quality": int(quality), "speed": 4, "max_threads": 1, "autotiling": False}
+        return chosen if grey else chosen | {"subsampling": subsampling}
+
+    name = "avif" + subsampling.replace(":", "")
+    return pillow_peer(name, f"Pillow AVIF, speed 4, {subsampling}, no tiles", "AVIF", AVIF_QUALITIES, options)
+
+
+def hevc() -> Peer:
+    """HEVC intra by x265 in libheif, 4:4:4; the quality is 100 - 2 CRF.
+
+    libheif tunes for SSIM, and x265 codes I frames three QP finer than asked, with rate-distortion decisions of the coarser
+    QP, since it expects other frames to lean on them. Neither helps the PSNR of a single picture: tune=psnr, ipratio=1.0.
+    """
+    encoder = {"x265:pools": "1", "x265:ipratio": "1.0", "tune": "psnr"}
+
+    def options(quality: float, grey: bool) -> dict[str, Any]:
+        chosen: dict[str, Any] = {"quality": int(quality), "enc_params": dict(encoder)}
+        return chosen if grey else chosen | {"chroma": "444"}
+
+    def encode(picture: Picture, quality: float) -> bytes:
+        import pillow_heif
+        pillow_heif.register_heif_opener()
+        return base.encode(picture, quality)
+
+    base = pillow_peer("hevc", "pillow-heif x265 4:4:4, preset slow, tune psnr, ipratio 1", "HEIF", HEVC_QUALITIES, options)
+    return Peer(base.name, base.settings, base.qualities, encode, base.decode)
+
+
+def jpegxl() -> Peer:
+    """Lossy JPEG XL (VarDCT) by libjxl at effort 7, bare codestream; the quality is the Butteraugli distance it aims at, not PSNR."""
+    def encode(picture: Picture, distance: float) -> bytes:
+        import imagecodecs
+        samples = np.ascontiguousarray(picture[..., 0]) if is_grey(picture) else picture
+        return bytes(imagecodecs.jpegxl_encode(samples, distance=distance, effort=7, numthreads=1, usecontainer=False))
+
+    def decode(coded: bytes) -> Picture:
+        import imagecodecs
+        samples = np.asarray(imagecodecs.jpegxl_decode(coded, numthreads=1))
+        planes = samples.reshape(*samples.shape[:2], -1)
+        return np.ascontiguousarray(np.broadcast_to(planes, (*planes.shape[:2], 3)))
+
+    return Peer("jpegxl", "imagecodecs JPEG XL, effort 7, codestream", JPEGXL_DISTANCES, encode, decode)
+
+
+def all_peers() -> tuple[Peer, ...]:
+    """Every peer, the anchor jpeg420 first."""
+    return (jpeg("4:2:0"), jpeg("4:4:4"), webp(), jpeg2000(), avif("4:4:4"), avif("4:2:0"), hevc(), jpegxl())
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the packages and of the codec libraries inside them."""
+    import imagecodecs
+    import pillow_heif
+    from PIL import _avif  # the only place where Pillow tells which AV1 encoder it holds
+    versions = {name: version(name) for name in ("numpy", "pillow", "pillow-heif", "imagecodecs")}
+    for library, feature in (("libjpeg-turbo", "libjpeg_turbo"), ("libwebp", "webp"), ("openjpeg", "jpg_2000"), ("libavif", "avif")):
+        versions[library] = str(features.version(feature))
+    versions["av1"] = str(_avif.codec_versions())
+    versions["libheif"] = str(pillow_heif.libheif_version())
+    versions["x265"] = str(pillow_heif.libheif_info()["encoders"]["x265"])
+    versions["libjxl"] = str(imagecodecs.jpegxl_version())
+    return versions

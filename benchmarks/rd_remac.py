@@ -1,0 +1,108 @@
+"""Measures remac through its public interface: `python -m benchmarks.rd_remac`.
+
+Streams are coded and decoded from their bytes alone, so all overhead counts. What was measured is named by the codec hash that
+the streams carry (FORMAT 2.1) and, as the ground decoder is not normative and the stream does not name it, by the PSNR it
+reaches on a seeded synthetic picture; a change of either makes a run start anew. Ground decoding may take long; a run that was
+cut off goes on where it stopped.
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.datasets import EVALUATION_SETS, FOLDERS, DataMissing, evaluation_images
+from benchmarks.measure import Peer, Picture, run
+from benchmarks.metrics import psnr_db
+from benchmarks.store import RESULTS, BadResults
+
+QUALITIES = (0, 9, 18, 27, 36, 45, 54, 63)
+VARIANTS: dict[str, dict[str, Any]] = {      # keywords of remac_runtime.encode
+    "": {},
+    "noref": {"references": False},
+}
+PACKET_HEADER_BYTES = 40
+CODEC_HASH = slice(PACKET_HEADER_BYTES + 12, PACKET_HEADER_BYTES + 20)     # FORMAT 2.1
+PROBE_SIDE = 256
+PROBE_QUALITY = 36
+
+
+def encode(picture: Picture, quality: float, keywords: dict[str, Any]) -> bytes:
+    """A stream of remac."""
+    import remac_runtime
+    return bytes(remac_runtime.encode(picture, quality=int(quality), **keywords))
+
+
+def decode(coded: bytes, keywords: dict[str, Any]) -> Picture:
+    """The picture of a stream, uint8[H,W,3]; a grey one is repeated in the three planes."""
+    import remac_runtime
+    samples = np.asarray(remac_runtime.decode(coded, **keywords))
+    planes = samples.reshape(*samples.shape[:2], -1)
+    return np.ascontiguousarray(np.broadcast_to(planes, (*planes.shape[:2], 3)))
+
+
+def probe_picture() -> Picture:
+    """A picture that depends on nothing but this function: smooth random waves and a little noise, uint8[256,256,3]."""
+    generator = np.random.default_rng(1)
+    row, column = np.mgrid[0:PROBE_SIDE, 0:PROBE_SIDE] / PROBE_SIDE
+    planes = np.zeros((PROBE_SIDE, PROBE_SIDE, 3))
+    for wave in range(1, 25):
+        angle, phase = generator.uniform(0, 2 * np.pi, 2)
+        ripple = np.sin(2 * np.pi * wave * (np.cos(angle) * row + np.sin(angle) * column) + phase)
+        planes += ripple[..., None] * generator.uniform(0.5, 1.0, 3) / wave
+    planes += generator.normal(0, 0.05, planes.shape)
+    return np.clip(128 + 40 * planes, 0, 255).astype(np.uint8)
+
+
+def describe(encode_keywords: dict[str, Any], decode_keywords: dict[str, Any]) -> str:
+    """The settings string of the results: options, codec hash, what the ground decoder makes of the probe."""
+    picture = probe_picture()
+    coded = encode(picture, PROBE_QUALITY, encode_keywords)
+    reached_db = psnr_db(picture, decode(coded, decode_keywords))
+    options = ", ".join(f"{key}={value}" for key, value in sorted(encode_keywords.items())) or "defaults"
+    return f"remac {options}; codec hash {coded[CODEC_HASH].hex()}; ground decoder {reached_db:.3f} dB on the probe"
+
+
+def codec(name: str, encode_keywords: dict[str, Any], decode_keywords: dict[str, Any]) -> Peer:
+    """Remac as a codec under test."""
+    return Peer(name, describe(encode_keywords, decode_keywords), QUALITIES,
+                lambda picture, quality: encode(picture, quality, encode_keywords), lambda coded: decode(coded, decode_keywords))
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rd_remac", description="Measure remac on the evaluation pictures.")
+    parser.add_argument("--data", metavar="FOLDER", help="the pictures; by default $REMAC_DATA or ../shared/data/mars")
+    parser.add_argument("--sets", nargs="+", choices=sorted(FOLDERS), default=list(EVALUATION_SETS))
+    parser.add_argument("--name", default="remac-m", help="of the profile in the results; the variant is appended")
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default="", help="noref: without references")
+    parser.add_argument("--encode-option", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
+                        help="a further keyword of remac_runtime.encode, such as the network file")
+    parser.add_argument("--decode-option", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
+                        help="a keyword of remac_runtime.decode, such as another ground decoder")
+    parser.add_argument("--out", type=Path, default=RESULTS / "rd_remac.json")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 1 with one line on standard error where it cannot."""
+    options = parse_arguments(arguments)
+    encode_keywords = VARIANTS[options.variant] | dict(options.encode_option)
+    name = "-".join(part for part in (options.name, options.variant) if part)
+    try:
+        images = evaluation_images(options.data, tuple(options.sets))
+        subject = codec(name, encode_keywords, dict(options.decode_option))
+        run([subject], images, options.out, {"numpy": version("numpy"), "remac-runtime": version("remac-runtime")})
+    except (DataMissing, BadResults) as error:
+        print(f"rd_remac: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Freeze a trained codec: `python -m calibration.freeze CHECKPOINT --out weights/rover-m`.
+
+Writes network.rmn (integers, CDF tables, accumulator proof), bank.rmb (references) and codec.safetensors (ground decoder and training scales), then
+reads the network back, which checks every rule of FORMAT 4, and prints what each layer's accumulator can reach.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from calibration import bank, counting, integer_network, tables
+from remac.codec import Codec
+from remac.config import PROFILES
+from remac.data import DataMissing, PatchSampler, data_folder, load_picture, picture_paths
+from remac.integer import set_integer
+from remac.weights import CODEC_FILE, save_codec
+from remac_runtime.backends import open_backend
+from remac_runtime.format import ACCUMULATOR_LIMIT, BAND_ROWS
+from remac_runtime.network import Bank, Network, read_bank, read_network, write_bank, write_network
+
+REFERENCES = 16
+CANDIDATES = 172
+CODED_FROM = 1                 # symbols of the smallest scale are never coded
+COUNTED_SIDE = 512             # of each training picture a window of so many pixels is counted
+
+
+def load_checkpoint(path: Path, profile: str) -> Codec:
+    """A codec in integer mode from a checkpoint of the stages after float."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state.get("stage", "float") == "float":
+        raise SystemExit(f"remac: {path} is a float checkpoint: run the quantised stage first")
+    codec = Codec(PROFILES[profile])
+    codec.load_state_dict(state["model"])
+    set_integer(codec)
+    codec.eval()
+    return codec
+
+
+def write(codec: Codec, folder: Path, table_tensors: dict[str, NDArray[Any]], bank_tensors: dict[str, NDArray[np.uint8]] | None) -> tuple[Network, Bank | None]:
+    """Write and read back the network, and the bank where there is one."""
+    rounding = {"rounding": integer_network.plain_rounding()}
+    digest = write_network(folder / "network.rmn", codec.config.name, CODED_FROM, integer_network.layers(codec),
+                           {**integer_network.gain_tensors(codec), **rounding, **table_tensors})
+    network = read_network(folder / "network.rmn")
+    if bank_tensors is None:
+        return network, None
+    write_bank(folder / "bank.rmb", codec.config.name, digest, bank_tensors)
+    return network, read_bank(folder / "bank.rmb", network)
+
+
+def training_windows(data: Path, limit: int | None) -> Iterator[NDArray[np.uint8]]:
+    """The middle window of each training picture, sides multiples of BAND_ROWS."""
+    for path in picture_paths(data / "train")[:limit]:
+        picture = load_picture(path)
+        h, w = (min(COUNTED_SIDE, n // BAND_ROWS * BAND_ROWS) for n in picture.shape[:2])
+        top, left = (picture.shape[0] - h) // 2, (picture.shape[1] - w) // 2
+        yield np.ascontiguousarray(picture[top:top + h, left:left + w])
+
+
+def freeze(codec: Codec, data: Path, out: Path, limit: int | None = None) -> Network:
+    """All of it: provisional network -> bank -> symbol counts -> final network and bank, in place at the end only."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+        folder = Path(scratch)
+        provisional = {**tables.latent_tables(None), **tables.uniform_hyper_tables(codec.config.hyper)}
+        network, _ = write(codec, folder, provisional, None)
+        with open_backend("torch", folder, network, 1) as backend:
+            print("coding the candidates of the reference bank", file=sys.stderr)
+            patches = PatchSampler(picture_paths(data / "train"), bank.REFERENCE_PIXELS, 11, augment=False).batch(min(CANDIDATES, limit or CANDIDATES), 0)
+            pixels = patches.permute(0, 2, 3, 1).numpy().astype(np.uint8)
+            bank_tensors = bank.bank_tensors([bank.candidate(network, backend, np.ascontiguousarray(p)) for p in pixels], REFERENCES)
+            _, provisional_bank = write(codec, folder, provisional, bank_tensors)
+            print("counting symbols on the training pictures", file=sys.stderr)
+            latent, hyper = counting.count_symbols(network, provisional_bank, backend, training_windows(data, limit))
+        network, _ = write(codec, folder, {**tables.latent_tables(latent), **tables.hyper_tables(hyper)}, bank_tensors)
+        save_codec(codec, folder / CODEC_FILE)
+        for name in ("network.rmn", "bank.rmb", CODEC_FILE):
+            (folder / name).replace(out / name)
+    return network
+
+
+def proof(network: Network) -> dict[str, float]:
+    """Largest accumulator of each layer as a share of the limit below which float32 is exact."""
+    return {name: round(float(layer.bound().max()) / ACCUMULATOR_LIMIT, 4) for name, layer in network.layers.items()}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m calibration.freeze", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="rover-m")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
+    parser.add_argument("--limit", type=int, help="use so many training pictures only (a quick look)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        network = freeze(load_checkpoint(options.checkpoint, options.profile), data_folder(options.data), options.out, options.limit)
+    except DataMissing as error:
+        print(f"remac: {error}", file=sys.stderr)
+        return 2
+    sizes = {name: (options.out / name).stat().st_size for name in ("network.rmn", "bank.rmb", CODEC_FILE)}
+    print(json.dumps({"codec_hash": network.hash.hex(), "bytes": sizes, "accumulator_share": proof(network)}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,57 @@
+"""A codec in integer mode -> the layers and gain tables of a network file (FORMAT 4.2), with the offsets of unsigned inputs folded into the biases."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from remac.codec import Codec
+from remac.layers import IntegerConv
+from remac.quantise import integer_gains
+from remac_runtime.format import LATENT_OFFSET, PHASES, PIXEL_OFFSET, QUALITIES, SCALE_LEVELS
+from remac_runtime.network import HEADS, STRIDE_2, Layer
+
+
+def modules(codec: Codec) -> dict[str, tuple[IntegerConv, NDArray[np.int64]]]:
+    """The layers by their names in FORMAT 4.2, each with the zero of its unsigned inputs, int64[C_in]."""
+    a, e, config = codec.analysis, codec.entropy, codec.config
+    context = np.repeat([0, LATENT_OFFSET], [config.side + config.reference, 4 * config.latents])
+    named: dict[str, tuple[IntegerConv, Any]] = {
+        "stem": (a.stem, PIXEL_OFFSET), "body": (a.body, 0), "reduce": (a.reduce, 0), "deep": (a.deep, 0),
+        "head": (a.head, np.repeat([0, PIXEL_OFFSET], [config.deep, 768])), "hyper_in": (a.hyper_in, 0), "hyper_out": (a.hyper_out, 0),
+        "side_in": (e.side_in, LATENT_OFFSET), "side_mid": (e.side_mid, 0), "side_out": (e.side_out, 0), "reference": (e.reference, LATENT_OFFSET)}
+    for p in range(len(PHASES)):
+        named.update({f"hidden{p}": (e.hidden[p], context if p else 0), f"mean{p}": (e.mean[p], 0), f"scale{p}": (e.scale[p], 0)})
+    return {name: (layer, np.broadcast_to(np.asarray(zero, np.int64), layer.weight.shape[1])) for name, (layer, zero) in named.items()}
+
+
+@torch.no_grad()
+def layers(codec: Codec) -> dict[str, Layer]:
+    """Every layer as integers. A zero that lies under 3x3 padding could not be folded; no such layer has one."""
+    result = {}
+    for name, (module, zero) in modules(codec).items():
+        weight_float, bias_float = module.integer_parameters()
+        weight = weight_float.permute(0, 2, 3, 1).cpu().numpy().astype(np.int64)
+        shift = module.shift.cpu().numpy().astype(np.int64)
+        bias = bias_float.double().cpu().numpy().astype(np.int64) - (weight.sum((1, 2)) * zero).sum(1)
+        if name == "hyper_out":     # z leaves as uint8 with its zero at LATENT_OFFSET
+            bias += LATENT_OFFSET << shift
+        assert module.kernel == 1 or not zero.any()
+        result[name] = Layer(name, weight.astype(np.int8), bias.astype(np.int32), shift.astype(np.int8), 2 if name in STRIDE_2 else 1, name in HEADS)
+    return result
+
+
+@torch.no_grad()
+def gain_tensors(codec: Codec) -> dict[str, NDArray[Any]]:
+    """gain, inverse_gain, scale_offset int32[64,M] and context_shift int8[M], as integer mode computes them."""
+    log_gain = codec.gains(torch.arange(QUALITIES, device=codec.log_gain.device)).double()
+    gain, inverse, offset = integer_gains(log_gain, codec.analysis.head.output_scale.double())
+    arrays = {name: t.cpu().numpy().astype(np.int32) for name, t in (("gain", gain), ("inverse_gain", inverse), ("scale_offset", offset))}
+    return {**arrays, "context_shift": codec.context_shift.cpu().numpy().astype(np.int8)}
+
+
+def plain_rounding() -> NDArray[np.int32]:
+    """Rounding offsets of FORMAT 5.5 that round half away from zero at every scale: int32[64]."""
+    return np.full(SCALE_LEVELS, 1 << 29, np.int32)

@@ -1,0 +1,1 @@
+"""remac: the REMAC codec and MarsQE in PyTorch, and their training."""

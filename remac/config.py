@@ -1,0 +1,74 @@
+"""Every hyper-parameter of the models and of their training, as frozen dataclasses with presets."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+PIXEL_UNIT = 128.0      # float mode sees (pixel - PIXEL_OFFSET) / PIXEL_UNIT
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """Widths of the REMAC codec. Channel counts are multiples of 16, which is what 8-bit convolution kernels like."""
+
+    name: str
+    stem: int            # g_a, 1x1 on the 8x8 space-to-depth of the pixels
+    body: int            # g_a, 3x3 at 1/8
+    deep: int            # g_a, two 3x3 at 1/16
+    latents: int         # M, channels of y
+    hyper_hidden: int    # h_a, after its first 2x2 stride-2 step
+    hyper: int           # channels of z
+    side_hidden: int     # h_s, at 1/64
+    side: int            # h_s, output at 1/32
+    reference: int       # channels of the features fetched from the reference latents
+    entropy: int         # hidden channels of each phase of the entropy parameters
+    decoder: tuple[int, int, int, int] = (256, 192, 128, 64)   # g_s channels at 1/32, 1/16, 1/8, 1/4
+
+
+ROVER_M = CodecConfig("rover-m", stem=128, body=128, deep=192, latents=256, hyper_hidden=128, hyper=64,
+                      side_hidden=128, side=192, reference=64, entropy=256)
+ROVER_S = CodecConfig("rover-s", stem=64, body=64, deep=64, latents=128, hyper_hidden=64, hyper=32,
+                      side_hidden=64, side=64, reference=32, entropy=96, decoder=(192, 128, 96, 48))
+PROFILES = {config.name: config for config in (ROVER_M, ROVER_S)}
+
+
+@dataclass(frozen=True)
+class RateConfig:
+    """The 64 qualities: lambda of `rate + lambda * MSE` (bits per pixel, 8-bit units) grows geometrically from quality 0 to 63."""
+
+    lambda_low: float = 0.0005
+    lambda_high: float = 0.6
+    qualities: int = 64
+    gain_knots: int = 8            # learned log-gains per channel, interpolated linearly between
+    balance: float = 0.45          # losses are divided by lambda ** balance, so that no quality dominates
+
+
+RATE = RateConfig()
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One stage of training. Steps, not hours, set the schedules, so that a resumed run takes the same path."""
+
+    stage: str = "float"           # float: everything in float; quantised: the rover side in integers; decoder: g_s alone, rover side frozen
+    steps: int = 24_000
+    batch: int = 3                 # patches per process and step
+    patch: int = 256               # pixels, a multiple of 128
+    learning_rate: float = 4e-4
+    final_rate: float = 1e-5
+    warmup_steps: int = 200
+    hold: float = 0.25             # share of the steps before the cosine decay starts
+    noisy: float = 0.6             # share of the steps with additive noise in the distortion path, then straight-through rounding
+    clip: float = 1.0              # gradient norm
+    second_moment: float = 0.98    # Adam's beta2: 0.999 lets one odd patch throw the decoder off, seen twice at step 600 and 1500
+    spike: float = 60.0            # a step whose gradient norm is above it is skipped once warm ...
+    skips: int = 3                 # ... but not more than so many in a row, or a bad spot would never be left
+    unreferenced: float = 0.3      # share of the patches coded without references (stages after float)
+    seed: int = 1
+
+
+STAGES = {
+    "float": TrainConfig(),
+    "quantised": TrainConfig("quantised", steps=3000, learning_rate=1.5e-4, hold=0.0, noisy=0.0, seed=2),
+    "decoder": TrainConfig("decoder", steps=6000, learning_rate=2e-4, hold=0.2, noisy=0.0, seed=3),
+}

@@ -1,0 +1,89 @@
+"""Training pictures: splits by source folder, patches drawn by (seed, step, rank) so that a resumed run sees the same ones."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+SUFFIXES = (".png", ".jpg", ".webp")
+DATA_VARIABLE = "REMAC_DATA"
+DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "mars"
+
+
+class DataMissing(Exception):
+    """The folder of pictures is not there; the message names the mend."""
+
+
+def data_folder(option: str | None = None) -> Path:
+    """The folder of the Mars pictures: an option, else $REMAC_DATA, else ../shared/data/mars beside the checkout. Raises DataMissing."""
+    folder = Path(option or os.environ.get(DATA_VARIABLE) or DEFAULT_DATA)
+    if not folder.is_dir():
+        raise DataMissing(f"no pictures at {folder}: name their folder with --data or {DATA_VARIABLE} (docs/data.md tells how to get them)")
+    return folder
+
+
+def picture_paths(folder: Path) -> list[Path]:
+    """The pictures of one split, sorted by name. Raises DataMissing when there is none."""
+    paths = sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
+    if not paths:
+        raise DataMissing(f"no pictures in {folder}")
+    return paths
+
+
+def load_picture(path: Path) -> NDArray[np.uint8]:
+    """uint8[H,W,3]."""
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+class PatchSampler:
+    """Random augmented patches of a list of pictures, weighted by their area."""
+
+    def __init__(self, paths: list[Path], patch: int, seed: int, augment: bool = True) -> None:
+        self.pictures = [self._at_least(load_picture(path), patch) for path in paths]
+        areas = np.array([p.shape[0] * p.shape[1] for p in self.pictures], dtype=np.float64)
+        self.share = areas / areas.sum()
+        self.patch, self.seed, self.augment = patch, seed, augment
+
+    @staticmethod
+    def _at_least(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+        missing = [max(0, size - n) for n in picture.shape[:2]]
+        return np.pad(picture, ((0, missing[0]), (0, missing[1]), (0, 0)), "reflect") if any(missing) else picture
+
+    def batch(self, count: int, step: int, rank: int = 0) -> Tensor:
+        """float[count,3,patch,patch] of 8-bit values, a pure function of (seed, step, rank)."""
+        rng = np.random.default_rng((self.seed, step, rank))
+        return torch.stack([self._one(rng) for _ in range(count)])
+
+    def _one(self, rng: np.random.Generator) -> Tensor:
+        picture = self.pictures[rng.choice(len(self.pictures), p=self.share)]
+        top, left = (int(rng.integers(n - self.patch + 1)) for n in picture.shape[:2])
+        crop = picture[top:top + self.patch, left:left + self.patch]
+        if rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        if rng.random() < 0.15:
+            crop = crop[::-1]
+        x = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1).float()
+        return augmented(x, rng) if self.augment and rng.random() < 0.5 else x
+
+
+def augmented(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """What other cameras do to a picture: softness, grey or another white balance, gamma, exposure and offset (DESIGN 4). float[3,H,W], 8-bit units."""
+    x = x / 255.0
+    size = x.shape[-1]
+    if rng.random() < 0.4:
+        side = int(size / rng.uniform(1.3, 2.4)) // 2 * 2
+        x = F.interpolate(x[None, :, :side, :side], size=(size, size), mode="bicubic", align_corners=False)[0]
+    if rng.random() < 0.3:
+        x = x.mean(0, keepdim=True).expand(3, -1, -1)
+    else:
+        x = x * torch.from_numpy(rng.uniform(0.65, 1.35, (3, 1, 1))).float()
+    x = x.clamp(0, 1) ** rng.uniform(0.6, 1.6)
+    x = x * rng.uniform(0.5, 1.1) + rng.uniform(-0.03, 0.12)
+    return (x.clamp(0, 1) * 255).round()

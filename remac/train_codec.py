@@ -1,0 +1,286 @@
+"""Train the REMAC codec: `python -m remac.train_codec --help`.
+
+A run is a folder: config.json, checkpoint.pt (written atomically, resumes to the exact step), log.jsonl and curves.svg. Patches and noise are
+functions of (seed, step, process), so a stopped run continues as if it had never stopped.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from remac.codec import Analysed, Codec, References
+from remac.config import PIXEL_UNIT, PROFILES, RATE, STAGES, CodecConfig, TrainConfig
+from remac.data import DataMissing, PatchSampler, data_folder, load_picture, picture_paths
+from remac.integer import activation_ranges, prepare, set_integer
+from remac.layers import space_to_depth
+from remac.references import ReferencePool, code_pool
+from remac_runtime.format import PIXEL_OFFSET
+
+EVALUATED_QUALITIES = (8, 24, 40, 56)
+CHECKPOINT_EVERY = 500
+EVALUATE_EVERY = 2000
+LOG_EVERY = 50
+EXAMPLES = """examples:
+  python -m remac.train_codec --out runs/float --processes 2
+  python -m remac.train_codec --stage quantised --start runs/float/checkpoint.pt --out runs/quantised --processes 2
+  python -m remac.train_codec --stage decoder --start runs/quantised/checkpoint.pt --out runs/decoder --processes 2"""
+POOL_PATCHES, REFERENCE_SEED = 48, 7
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a process needs to take part in a run."""
+
+    codec: CodecConfig
+    train: TrainConfig
+    folder: Path
+    data: Path
+    processes: int
+    device: str
+    start: Path | None
+
+
+def rate_lambda(quality: Tensor) -> Tensor:
+    """lambda of each quality, float[B]."""
+    share = quality.float() / (RATE.qualities - 1)
+    return RATE.lambda_low * (RATE.lambda_high / RATE.lambda_low) ** share
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Warm-up, hold, cosine decay."""
+    share = step / config.steps
+    decay = 1.0 if share < config.hold else 0.5 * (1 + math.cos(math.pi * (share - config.hold) / (1 - config.hold)))
+    return config.final_rate + (config.learning_rate - config.final_rate) * min(1.0, (step + 1) / config.warmup_steps) * decay
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """Call `write(temporary path)`, then rename: a reader never sees half a file."""
+    temporary = path.with_name(path.name + ".tmp")
+    write(temporary)
+    os.replace(temporary, path)
+
+
+def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
+    """Replace every gradient by its mean over the processes, in one transfer."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= processes
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def autocast(device: str) -> Any:
+    return torch.autocast(device, torch.bfloat16)
+
+
+@torch.no_grad()
+def evaluate(model: Codec, pictures: list[Tensor], device: str) -> dict[str, list[float]]:
+    """Estimated bits per pixel and mean PSNR over whole pictures at a few qualities: {quality: [bpp, dB]}."""
+    model.eval()
+    result = {}
+    for quality in EVALUATED_QUALITIES:
+        bpp, psnr = [], []
+        for x in pictures:
+            with autocast(device):
+                coded = model(x.to(device), torch.tensor([quality], device=device), False, bands=x.shape[2] // 128)
+            error = (coded.x_hat.clamp(0, 255).round() - x.to(device)).square().mean().item()
+            bpp.append((coded.bits_y + coded.bits_z).item() / (x.shape[2] * x.shape[3]))
+            psnr.append(10 * math.log10(255 ** 2 / error))
+        result[str(quality)] = [sum(bpp) / len(bpp), sum(psnr) / len(psnr)]
+    model.train()
+    return result
+
+
+class Trainer:
+    """One process of a run."""
+
+    def __init__(self, run: Run, rank: int) -> None:
+        self.run, self.rank = run, rank
+        torch.manual_seed(run.train.seed)
+        self.sampler = PatchSampler(picture_paths(run.data / "train"), run.train.patch, run.train.seed)
+        self.checkpoint = run.folder / "checkpoint.pt"
+        self.model = Codec(run.codec)
+        self.model.to(run.device, memory_format=torch.channels_last)
+        self.pool: ReferencePool | None = None
+        self._load()
+        trained = self.model.decoder if run.train.stage == "decoder" else self.model
+        self.model.requires_grad_(trained is self.model)
+        self.parameters = [p.requires_grad_() for p in trained.parameters()]
+        self.optimizer = torch.optim.Adam(self.parameters, run.train.learning_rate, (0.9, run.train.second_moment), fused=True)
+        self.step, self.seconds, self.skipped = 0, 0.0, 0
+        if self.checkpoint.exists():
+            self._resume()
+        self.pictures = calibration_pictures(run.data) if rank == 0 else []
+
+    def _load(self) -> None:
+        """Weights to begin with: the run's own, those of --start, or the PCA; and whatever the stage needs besides."""
+        source = self.checkpoint if self.checkpoint.exists() else self.run.start
+        if source is None:
+            blocks = space_to_depth((self.sampler.batch(96, 0) - PIXEL_OFFSET) / PIXEL_UNIT, 16)
+            self.model.start_from_pca(blocks.permute(0, 2, 3, 1).reshape(-1, 768).to(self.run.device))
+            return
+        state = torch.load(source, map_location=self.run.device, weights_only=True)
+        missing, unexpected = self.model.load_state_dict(state["model"], strict=False)
+        foreign = [name for name in (*missing, *unexpected) if not name.startswith("decoder.texture.") and name != "context_shift"]
+        if foreign:
+            raise SystemExit(f"remac: {source} is not of this profile (first foreign tensor: {foreign[0]})")
+        if self.run.train.stage == "float":
+            return
+        if state.get("stage", "float") == "float":
+            prepare(self.model, activation_ranges(self.model, calibration_pictures(self.run.data)))
+        set_integer(self.model)
+        patches = PatchSampler(picture_paths(self.run.data / "train"), 256, REFERENCE_SEED, augment=False).batch(POOL_PATCHES, 0)
+        self.pool = code_pool(self.model, patches.to(self.run.device))
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.run.device, weights_only=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def _choose(self, analysed: Analysed) -> References:
+        assert self.pool is not None
+        share = (torch.rand(len(analysed.y), device=analysed.y.device) >= self.run.train.unreferenced).float()
+        return self.pool.nearest(analysed, share)
+
+    def save(self) -> None:
+        state = {"stage": self.run.train.stage, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "seconds": self.seconds}
+        write_atomically(self.checkpoint, lambda path: torch.save(state, path))
+
+    def one_step(self) -> dict[str, float]:
+        config, device = self.run.train, self.run.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, config)
+        torch.manual_seed(hash((config.seed, self.step, self.rank)) % 2 ** 63)
+        x = self.sampler.batch(config.batch, self.step, self.rank).to(device).contiguous(memory_format=torch.channels_last)
+        quality = torch.rand(config.batch, device=device) * (RATE.qualities - 1)
+        noisy = self.step < config.noisy * config.steps
+        with autocast(device):
+            coded = self.model(x, quality, noisy, bands=config.patch // 128 if self.step % 2 else 1,
+                               choose=self._choose if self.pool else None)
+        pixels = x.shape[2] * x.shape[3]
+        bpp_y, bpp_z = coded.bits_y / pixels, coded.bits_z / pixels
+        mse = (coded.x_hat - x).square().mean((1, 2, 3))
+        lambdas = rate_lambda(quality)
+        loss = 0.2 * ((bpp_y + bpp_z + lambdas * mse) / lambdas ** RATE.balance).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.run.processes > 1:
+            average_gradients(self.parameters, self.run.processes)
+        norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
+        calm = bool(norm < config.spike) or self.step < config.warmup_steps or self.skipped >= config.skips
+        if torch.isfinite(norm) and calm:
+            self.optimizer.step()
+            self.skipped = 0
+        else:
+            self.skipped += 1
+        self.step += 1
+        return {"loss": loss.item(), "bpp": (bpp_y + bpp_z).mean().item(), "bpp_z": bpp_z.mean().item(),
+                "psnr": (10 * torch.log10(255 ** 2 / mse)).mean().item(), "norm": norm.item()}
+
+    def train(self, progress: Any) -> None:
+        log = (self.run.folder / "log.jsonl").open("a") if self.rank == 0 else None
+        sums: dict[str, float] = {}
+        while self.step < self.run.train.steps:
+            begun = time.monotonic()
+            values = self.one_step()
+            self.seconds += time.monotonic() - begun
+            if log is None:
+                continue
+            sums = {key: sums.get(key, 0.0) + value for key, value in values.items()}
+            if self.step % LOG_EVERY == 0:
+                record: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 1), **{k: v / LOG_EVERY for k, v in sums.items()}}
+                sums = {}
+                progress(self.step, record)
+                log.write(json.dumps(record) + "\n")
+                log.flush()
+            if self.step % EVALUATE_EVERY == 0 or self.step == self.run.train.steps:
+                log.write(json.dumps({"step": self.step, "evaluation": evaluate(self.model, self.pictures, self.run.device)}) + "\n")
+                log.flush()
+            if self.step % CHECKPOINT_EVERY == 0 or self.step == self.run.train.steps:
+                self.save()
+
+
+def calibration_pictures(data: Path) -> list[Tensor]:
+    """The validation pictures: none of them is trained on, and none is a test picture."""
+    return [_cropped(load_picture(path)) for path in picture_paths(data / "val")]
+
+
+def _cropped(picture: Any) -> Tensor:
+    """The largest top-left window whose sides are multiples of 128, as float[1,3,H,W]."""
+    h, w = (n // 128 * 128 for n in picture.shape[:2])
+    return torch.from_numpy(picture[:h, :w].copy()).permute(2, 0, 1)[None].float().contiguous(memory_format=torch.channels_last)
+
+
+def _progress(total: int) -> Any:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return lambda step, record: print(json.dumps(record), flush=True)
+    bar = tqdm(total=total, unit="step", mininterval=5)
+
+    def show(step: int, record: dict[str, Any]) -> None:
+        bar.n = step
+        bar.set_postfix({k: f"{record[k]:.3f}" for k in ("loss", "bpp", "psnr")}, refresh=True)
+    return show
+
+
+def _worker(rank: int, run: Run, rendezvous: str) -> None:
+    torch.set_num_threads(1 if run.device == "cpu" else torch.get_num_threads())
+    if run.processes > 1:
+        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=run.processes)
+    with contextlib.suppress(KeyboardInterrupt):
+        Trainer(run, rank).train(_progress(run.train.steps) if rank == 0 else None)
+    if run.processes > 1:
+        dist.destroy_process_group()
+
+
+def parse(arguments: list[str]) -> Run:
+    parser = argparse.ArgumentParser(prog="python -m remac.train_codec", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     epilog=EXAMPLES)
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="rover-m")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished one is resumed")
+    parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
+    parser.add_argument("--stage", choices=sorted(STAGES), default="float", help="float, then quantised, then decoder")
+    parser.add_argument("--steps", type=int, help="length of the schedule")
+    parser.add_argument("--batch", type=int, help="patches per process and step")
+    parser.add_argument("--processes", type=int, default=1, help="CPU processes with averaged gradients, one thread each")
+    parser.add_argument("--start", type=Path, help="checkpoint whose weights to start from")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    changed = {key: value for key, value in (("steps", options.steps), ("batch", options.batch)) if value is not None}
+    return Run(PROFILES[options.profile], replace(STAGES[options.stage], **changed), options.out, data_folder(options.data), options.processes,
+               options.device, options.start)
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        run = parse(arguments)
+    except DataMissing as error:
+        print(f"remac: {error}", file=sys.stderr)
+        return 2
+    run.folder.mkdir(parents=True, exist_ok=True)
+    config = {"codec": asdict(run.codec), "train": asdict(run.train), "rate": asdict(RATE)}
+    write_atomically(run.folder / "config.json", lambda path: path.write_text(json.dumps(config, indent=1)))
+    rendezvous = str((run.folder / f"rendezvous.{os.getpid()}").resolve())
+    if run.processes > 1:
+        torch.multiprocessing.spawn(_worker, (run, rendezvous), nprocs=run.processes)
+    else:
+        _worker(0, run, rendezvous)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

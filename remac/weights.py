@@ -1,0 +1,95 @@
+"""Shipped weights: what `weights/PROFILE/` holds, and how a codec is rebuilt from it.
+
+The rover side is in the integer network file alone (it *is* the trained network); `codec.safetensors` adds the scales that make it trainable again
+and the ground decoder, whose convolutions are stored as int8 with a scale per output channel.
+"""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from remac.codec import Codec, merge_phases
+from remac.config import PROFILES
+from remac.integer import set_integer
+from remac_runtime.format import LATENT_OFFSET
+
+CODEC_FILE = "codec.safetensors"
+KEPT_HALF = ("decoder.linear",)        # the linear path carries the picture at high rates: half precision, not 8 bits
+_INT8_MAX = 127
+
+
+def _packed(name: str, value: Tensor) -> dict[str, Tensor]:
+    """Convolution weights float[O,I,k,k] as int8 with a float16 scale per output channel; everything else as it is."""
+    if value.ndim != 4 or name.startswith(KEPT_HALF):
+        return {name: value.half() if value.ndim == 4 else value}
+    scale = (value.abs().amax((1, 2, 3)) / _INT8_MAX).clamp_min(1e-8).half().float()
+    return {name: torch.round(value / scale[:, None, None, None]).clamp(-_INT8_MAX, _INT8_MAX).to(torch.int8), f"{name}.scale": scale.half()}
+
+
+def unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse: float32 tensors by their names in the model."""
+    result = {}
+    for name, value in tensors.items():
+        if not name.endswith(".scale") or value.dtype != torch.float16:
+            scale = tensors.get(f"{name}.scale")
+            result[name] = value.float() if scale is None else value.float() * scale.float()[:, None, None, None]
+    return result
+
+
+def save_codec(codec: Codec, path: Path) -> None:
+    """Write all but the weights and biases of the rover side, which the network file has."""
+    rover = {f"{name}.{part}" for name, module in codec.named_modules() if hasattr(module, "output_scale") for part in ("weight", "bias")}
+    tensors: dict[str, Tensor] = {}
+    for name, value in codec.state_dict().items():
+        if name not in rover and value.numel():
+            tensors.update(_packed(name, value.detach().cpu()))
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path, {"profile": codec.config.name, "format": json.dumps({"version": 1})})
+
+
+def load_codec(folder: Path, rover: dict[str, tuple[Tensor, Tensor]]) -> Codec:
+    """A codec in integer mode from `folder` and the rover side's integer weights and unfolded biases, {module name: (W, B)} as `IntegerConv` computes them."""
+    with safe_open(folder / CODEC_FILE, "pt") as file:
+        codec = Codec(PROFILES[file.metadata()["profile"]])
+        state = unpacked({name: file.get_tensor(name) for name in file.keys()})   # noqa: SIM118  (not a mapping)
+    codec.load_state_dict({**codec.state_dict(), **state})
+    with torch.no_grad():
+        for name, (weight, bias) in rover.items():
+            layer = codec.get_submodule(name)
+            gain = layer.output_scale * torch.exp2(layer.shift)
+            layer.weight.copy_(weight * layer.input_scale[None, :, None, None] / gain[:, None, None, None])
+            layer.bias.copy_(bias / gain)
+    set_integer(codec)
+    return codec
+
+
+class GroundModule(torch.nn.Module):
+    """The ground decoder with the runtime's inputs: integers in, pixels out.
+
+    y_hat int32[h,w,M], quality float[1], texture planes uint8[4,8,8,M] and share float[1] (0: none) -> uint8[16h,16w,3].
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        unit = codec.analysis.head.output_scale
+        self.decoder = codec.decoder
+        self.register_buffer("norm", codec.latent_norm.clone())
+        self.register_buffer("latent", (1.0 / unit)[None, :, None, None])
+        self.register_buffer("plane", (torch.exp2(codec.context_shift) / unit)[None, :, None, None])
+        self.knots = codec.knots
+
+    def forward(self, y_hat: Tensor, quality: Tensor, texture: Tensor, share: Tensor) -> Tensor:
+        latents = y_hat.float().permute(2, 0, 1)[None] * self.latent
+        planes = [(p.permute(2, 0, 1)[None].float() - LATENT_OFFSET) * self.plane for p in texture]
+        reference = merge_phases(planes)
+        pixels = self.decoder(latents, self.knots(quality), self.norm, reference, share)
+        return torch.round(pixels.clamp(0, 255))[0].permute(1, 2, 0).to(torch.uint8)
+
+
+def load_ground(folder: Path) -> GroundModule:
+    """The ground decoder of a weights folder, float32, evaluation mode."""
+    return GroundModule(load_codec(folder, {})).eval()

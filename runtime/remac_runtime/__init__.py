@@ -1,0 +1,39 @@
+"""remac-runtime: encode and decode Mars pictures with an integer-only neural codec.
+
+    import remac_runtime
+    data = remac_runtime.encode(array, quality=32)      # uint8[H,W,3], uint8[H,W] or uint16[H,W]
+    array = remac_runtime.decode(data)
+"""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "decode", "encode"]
+
+
+def encode(array: Any, quality: int = 32, target_bytes: int | None = None, threads: int = 1, backend: str | None = None, *,
+           target_psnr: float | None = None, references: bool = True, model: Path | str | None = None) -> bytes:
+    """Encode uint8[H,W,3] (RGB), uint8[H,W] or uint16[H,W] (grey, 16 bit) into a stream.
+
+    `target_bytes`: the largest quality that fits. `backend`: onnxruntime, numpy or torch. `model`: the model folder. Raises errors.RemacError.
+    """
+    from remac_runtime.codec import EncodeOptions, Encoder
+    from remac_runtime.images import as_picture
+    from remac_runtime.model import load_model
+
+    options = EncodeOptions(quality=quality, target_bytes=target_bytes, target_psnr=target_psnr, references=references)
+    with Encoder(load_model(model), backend, threads) as encoder:
+        return encoder.encode(as_picture(array), options)
+
+
+def decode(data: bytes, threads: int = 1, backend: str | None = None, *, strict: bool = True, model: Path | str | None = None) -> Any:
+    """Decode a stream to the array that `encode` took (lossy). With `strict` (the default here) damage raises CorruptStream, else it is concealed."""
+    from remac_runtime.codec import Decoder
+    from remac_runtime.model import load_model
+
+    with Decoder(load_model(model), backend, threads) as decoder:
+        return decoder.decode(data, strict=strict).picture.samples

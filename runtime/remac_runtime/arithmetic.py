@@ -1,0 +1,139 @@
+"""Integer arithmetic between the networks and the entropy coder (FORMAT 5.1, 5.5). Each function has a C body (csrc/remac.c) and a NumPy one."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from remac_runtime import native
+from remac_runtime.format import GAIN_BITS, LATENT_OFFSET, SCALE_FRACTION_BITS, SCALE_LEVELS, SYMBOL_LIMIT
+from remac_runtime.network import Network
+
+_SLAB = 1 << 15   # elements the NumPy bodies handle at a time: their int64 temporaries stay in the cache
+
+
+@dataclass(frozen=True, eq=False)
+class QualityParams:
+    """What FORMAT 5.5 takes from a network at one quality: gain, inverse_gain, scale_offset, context_shift int32[M], rounding int32[64]."""
+
+    gain: NDArray[np.int32]
+    inverse_gain: NDArray[np.int32]
+    scale_offset: NDArray[np.int32]
+    context_shift: NDArray[np.int32]
+    rounding: NDArray[np.int32]
+    coded_from: int
+
+
+@dataclass(frozen=True, eq=False)
+class Quantised:
+    """Result of `quantise`: symbols k and decoded latents y_hat int32[...,M], scale index and context plane uint8[...,M]."""
+
+    symbols: NDArray[np.int32]
+    index: NDArray[np.uint8]
+    plane: NDArray[np.uint8]
+    y_hat: NDArray[np.int32]
+
+
+def quality_params(network: Network, quality: int) -> QualityParams:
+    """The rows of a network for a quality 0..63."""
+    gain, inverse_gain, scale_offset, context_shift, rounding = (np.array(row, np.int32) for row in (
+        network.gain[quality], network.inverse_gain[quality], network.scale_offset[quality], network.context_shift, network.rounding))
+    return QualityParams(gain, inverse_gain, scale_offset, context_shift, rounding, network.coded_from)
+
+
+def _plain(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+    """The array, or a copy if it is not what C reads: contiguous, aligned, native byte order."""
+    return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
+
+
+def requantise(acc: NDArray[np.int64], shift: ArrayLike) -> NDArray[np.int64]:
+    """rne(acc, shift) of FORMAT 5.1 for int64[...,C], |acc| < 2^46; shift -8..16 is one integer or one per channel [C], negative ones shift left."""
+    shifts = np.atleast_1d(np.asarray(shift, np.int32))
+    if native.library is not None and acc.size:
+        acc = _plain(acc, np.int64)
+        if shifts.shape not in {(1,), acc.shape[-1:]}:
+            raise ValueError(f"shifts {shifts.shape} for an array {acc.shape}")
+        out = np.empty_like(acc)
+        native.library.requantise(acc, _plain(shifts, np.int32), out)
+        return out
+    return _requantise(np.asarray(acc, np.int64), shifts.astype(np.int64))
+
+
+def _requantise(acc: NDArray[np.int64], shifts: NDArray[np.int64]) -> NDArray[np.int64]:
+    right, left = np.maximum(shifts, 0), np.maximum(-shifts, 0)
+    odd = (right > 0).astype(np.int64)
+    half = (np.int64(1) << right >> 1) - odd
+    out: NDArray[np.int64] = (acc + half + (acc >> right & odd) >> right) << left
+    return out
+
+
+def scale_index(scale: NDArray[np.int32], params: QualityParams) -> NDArray[np.uint8]:
+    """Scale indices 0..63 uint8[...,M] of log scales int32[...,M] (FORMAT 5.5)."""
+    index = np.empty(scale.shape, np.uint8)
+    if native.library is not None:
+        native.library.scale_index(_plain(scale, np.int32), params.scale_offset, index)
+        return index
+    for source, target in _slabs(scale, index):
+        target[...] = _scale_index(source, params)
+    return index
+
+
+def quantise(y: NDArray[np.int32], mu: NDArray[np.int32], scale: NDArray[np.int32], params: QualityParams) -> Quantised:
+    """Quantise latents y with means mu and log scales, all int32[...,M] (FORMAT 5.5). Exact for all int32 values."""
+    if not y.shape == mu.shape == scale.shape:
+        raise ValueError(f"y {y.shape}, mu {mu.shape} and scale {scale.shape} differ in shape")
+    result = Quantised(np.empty(y.shape, np.int32), np.empty(y.shape, np.uint8), np.empty(y.shape, np.uint8), np.empty(y.shape, np.int32))
+    if native.library is not None:
+        native.library.quantise(params.gain, params.inverse_gain, params.scale_offset, params.context_shift, params.rounding,
+                                _plain(y, np.int32), _plain(mu, np.int32), _plain(scale, np.int32),
+                                result.symbols, result.index, result.plane, result.y_hat, params.coded_from)
+        return result
+    for y_, mu_, scale_, symbols, index, plane, y_hat in _slabs(y, mu, scale, result.symbols, result.index, result.plane, result.y_hat):
+        index[...] = _scale_index(scale_, params)
+        distance = y_.astype(np.int64) - mu_
+        k = np.abs(distance) * params.gain + params.rounding[index] >> GAIN_BITS          # < 2^32 * 2^24 + 2^30 before the shift
+        k = np.where(index < params.coded_from, 0, np.minimum(k, SYMBOL_LIMIT - 1))
+        symbols[...] = np.where(distance < 0, -k, k)
+        y_hat[...] = _y_hat(mu_, symbols, params)
+        plane[...] = _plane(y_hat, params)
+    return result
+
+
+def dequantise(mu: NDArray[np.int32], symbols: NDArray[np.int32], params: QualityParams) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """(y_hat int32[...,M], plane uint8[...,M]) of decoded symbols int32[...,M] (FORMAT 5.5). Exact for all int32 values."""
+    if mu.shape != symbols.shape:
+        raise ValueError(f"mu {mu.shape} and symbols {symbols.shape} differ in shape")
+    y_hat, plane = np.empty(mu.shape, np.int32), np.empty(mu.shape, np.uint8)
+    if native.library is not None:
+        native.library.dequantise(params.inverse_gain, params.context_shift, _plain(mu, np.int32), _plain(symbols, np.int32), y_hat, plane)
+        return y_hat, plane
+    for mu_, symbols_, y_hat_, plane_ in _slabs(mu, symbols, y_hat, plane):
+        y_hat_[...] = _y_hat(mu_, symbols_, params)
+        plane_[...] = _plane(y_hat_, params)
+    return y_hat, plane
+
+
+def _slabs(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Arrays [...,M] of one shape as rows [n,M], some rows at a time; views wherever an array is contiguous, as outputs are."""
+    channels = arrays[0].shape[-1]
+    flat = [array.reshape(-1, channels) for array in arrays]
+    step = max(_SLAB // max(channels, 1), 1)
+    for top in range(0, len(flat[0]), step):
+        yield tuple(array[top:top + step] for array in flat)
+
+
+def _scale_index(scale: NDArray[np.int32], params: QualityParams) -> NDArray[np.int64]:
+    half = 1 << SCALE_FRACTION_BITS - 1
+    return np.clip(scale.astype(np.int64) + params.scale_offset + half >> SCALE_FRACTION_BITS, 0, SCALE_LEVELS - 1)
+
+
+def _y_hat(mu: NDArray[np.int32], symbols: NDArray[np.int32], params: QualityParams) -> NDArray[np.int64]:
+    y_hat: NDArray[np.int64] = np.clip(mu + symbols.astype(np.int64) * params.inverse_gain, -(1 << 31), (1 << 31) - 1)   # < 2^58 before the clip
+    return y_hat
+
+
+def _plane(y_hat: NDArray[np.int32], params: QualityParams) -> NDArray[np.int64]:
+    return np.clip(_requantise(y_hat.astype(np.int64), params.context_shift.astype(np.int64)) + LATENT_OFFSET, 0, 255)

@@ -1,0 +1,245 @@
+"""The command `remac`: arguments, help and exit codes. What the sub-commands do is in commands.py, compare.py and view.py, imported when called."""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from remac_runtime.errors import RemacError
+from remac_runtime.exits import MEANING, Exit, UsageError
+from remac_runtime.format import BAND_ROWS, BAND_UNIT, QUALITIES
+
+PLUGIN_GROUP = "remac.commands"   # entry points NAME = "module:main", main(arguments: list[str]) -> int
+DEBUG_VARIABLE = "REMAC_DEBUG"
+BACKENDS = ("onnxruntime", "numpy", "torch")
+DEFAULT_QUALITY = 32
+
+_EXAMPLES = """\
+examples:
+  remac encode picture.png -o picture.rmc --target-bytes 60000
+  remac encode sol/*.png -o packets/ --quality 40
+  remac decode packets/*.rmc -o pictures/
+  remac info picture.rmc
+  remac compare a.png b.png
+  remac view picture.rmc -o picture.html
+"""
+
+
+def _number(low: int, high: int, step: int = 1) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text, 0)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if not low <= value <= high or value % step:
+            multiple = f" and a multiple of {step}" if step > 1 else ""
+            raise argparse.ArgumentTypeError(f"{text} is not in {low}..{high}{multiple}")
+        return value
+    return parse
+
+
+def _decibels(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 200:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a PSNR in dB, such as 36.5")
+    return value
+
+
+def _common(parser: argparse.ArgumentParser, engine: bool = True) -> None:
+    if engine:
+        parser.add_argument("--model", type=Path, metavar="DIR", help="model folder (default: $REMAC_MODEL, then build/rover-m)")
+        parser.add_argument("--backend", choices=BACKENDS, help="engine of the integer network (default: onnxruntime where installed, else numpy)")
+        parser.add_argument("--threads", type=_number(1, 1024), default=1, metavar="N", help="threads of the engine (default 1), for the same bytes")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output, and nothing else there")
+
+
+def _encode_arguments(parser: argparse.ArgumentParser) -> None:
+    most = 2 ** 31 - 1
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, TIFF, JPEG, WebP, PGM or PPM; RGB or grey of 8 bits, grey of up to 16")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT.rmc|FOLDER", help="stream to write, or a folder for OUT.rmc of each picture")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quality", type=_number(0, QUALITIES - 1), default=DEFAULT_QUALITY, metavar=f"0..{QUALITIES - 1}",
+                      help=f"quality (default {DEFAULT_QUALITY})")
+    size.add_argument("--target-bytes", type=_number(1, most), metavar="N", help="highest quality whose stream has at most N bytes")
+    size.add_argument("--target-psnr", type=_decibels, metavar="DB",
+                      help="smallest stream that decodes to at least DB decibels (needs the ground decoder)")
+    parser.add_argument("--strip-rows", type=_number(1, most), metavar="N", help="analyse N rows at a time: less memory, the same bytes")
+    parser.add_argument("--band-rows", type=_number(BAND_UNIT, 255 * BAND_UNIT, BAND_UNIT), default=BAND_ROWS, metavar="N",
+                        help=f"rows that a lost packet costs, a multiple of {BAND_UNIT} (default {BAND_ROWS})")
+    parser.add_argument("--no-reference", action="store_true", help="do not use the reference bank")
+    parser.add_argument("--depth", type=_number(9, 16), metavar="BITS",
+                        help="significant bits of 16-bit grey pictures (default: as the file says, else 16)")
+    parser.add_argument("--image-id", type=_number(0, 2 ** 32 - 1), metavar="ID",
+                        help="32-bit number that names the picture in its packets (default: a checksum)")
+    _common(parser)
+
+
+def _decode_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("streams", nargs="+", metavar="FILE.rmc")
+    parser.add_argument("-o", "--output", required=True, metavar="IMAGE.png|FOLDER",
+                        help="PNG, PGM or PPM to write, or a folder for a PNG of each stream")
+    parser.add_argument("--strict", action="store_true", help="a damaged stream is an error instead of being concealed")
+    parser.add_argument("--max-pixels", type=_number(1, 2 ** 31 - 1), metavar="N", help="refuse larger pictures (default 67108864)")
+    _common(parser)
+
+
+def _info_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("stream", metavar="FILE.rmc")
+    _common(parser, engine=False)
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", metavar="A", help="a picture, a NumPy array (.npy), or any other file, which is compared by its bytes")
+    parser.add_argument("b", metavar="B")
+    _common(parser, engine=False)
+
+
+def _view_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("stream", metavar="FILE.rmc")
+    parser.add_argument("-o", "--output", metavar="OUT.html|OUT.png", help="page or picture to write (default: FILE.html)")
+    parser.add_argument("--max-pixels", type=_number(1, 2 ** 31 - 1), metavar="N", help="refuse larger pictures (default 67108864)")
+    _common(parser)
+
+
+def _encode(options: argparse.Namespace) -> int:
+    from remac_runtime import commands
+    return commands.encode(options)
+
+
+def _decode(options: argparse.Namespace) -> int:
+    from remac_runtime import commands
+    return commands.decode(options)
+
+
+def _info(options: argparse.Namespace) -> int:
+    from remac_runtime import info
+    return info.run(options)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from remac_runtime import compare
+    return compare.run(options)
+
+
+def _view(options: argparse.Namespace) -> int:
+    from remac_runtime import view
+    return view.run(options)
+
+
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
+    "encode": ("pictures to streams", _encode_arguments, _encode),
+    "decode": ("streams to pictures; lost bands are concealed and reported", _decode_arguments, _decode),
+    "info": ("what a stream holds: header, packets, hashes", _info_arguments, _info),
+    "compare": ("compare two pictures, arrays or files element by element", _compare_arguments, _compare),
+    "view": ("a page or picture of a stream: image, bits per block, bands, references", _view_arguments, _view),
+}
+
+
+def plugins() -> dict[str, Any]:
+    """Entry points of sub-commands that other installed packages add, by name. Nothing of theirs is imported here."""
+    from importlib.metadata import entry_points
+    return {entry.name: entry for entry in entry_points(group=PLUGIN_GROUP) if entry.name not in COMMANDS}
+
+
+def build_parser(added: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of the command; `added` names sub-commands of other packages, which `--help` lists."""
+    from remac_runtime import __version__
+    more = f"added by the toolkit (see `remac NAME --help`): {', '.join(sorted(added))}\n\n" if added else ""
+    purpose = "Neural codec for pictures of Mars: integer arithmetic only, the same bytes on every machine."
+    parser = argparse.ArgumentParser(prog="remac", description=purpose, epilog=more + _EXAMPLES + "\n" + MEANING,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"remac {__version__}")
+    choices = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (purpose, arguments, handler) in COMMANDS.items():
+        command = choices.add_parser(name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".", epilog=MEANING,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+        arguments(command)
+        command.set_defaults(handler=handler, parser=command)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code. Never shows a traceback for what a user can mend."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with _interrupt_on_terminate():
+            return _dispatch(arguments)
+    except KeyboardInterrupt:
+        print("remac: interrupted; nothing half-written is left", file=sys.stderr)
+        return Exit.INTERRUPTED
+    except BrokenPipeError:   # the reader of our output has gone, as in `remac info FILE | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+
+
+def _dispatch(arguments: list[str]) -> int:
+    known = arguments and (arguments[0] in COMMANDS)
+    added = {} if known else plugins()
+    if arguments and arguments[0] in added:
+        return _run_plugin(added[arguments[0]], arguments[1:])
+    options = build_parser(list(added)).parse_args(arguments)
+    try:
+        return int(options.handler(options))
+    except UsageError as error:
+        options.parser.error(str(error))
+    except (RemacError, OSError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        return _fail(options, describe(error))
+
+
+def _run_plugin(entry: Any, arguments: list[str]) -> int:
+    try:
+        command = entry.load()
+    except ImportError as error:
+        print(f"remac: error: {entry.name} cannot be loaded ({error}): run `make setup` in its checkout", file=sys.stderr)
+        return Exit.FAILED
+    return int(command(arguments) or Exit.OK)
+
+
+def _fail(options: argparse.Namespace, message: str) -> int:
+    if options.json:
+        print(json.dumps({"command": options.command, "error": message}))
+    print(f"remac: error: {message}", file=sys.stderr)
+    return Exit.FAILED
+
+
+def describe(error: BaseException) -> str:
+    """One line that says what went wrong, whatever it was."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'file'}: {error.strerror.lower()}: check the path, its permissions and the free space"
+    if isinstance(error, MemoryError):
+        return "not enough memory: encode with --strip-rows 256, or cut the picture into tiles"
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, RemacError):
+        return text
+    return f"internal error ({type(error).__name__}: {text}): please report it; {DEBUG_VARIABLE}=1 shows where"
+
+
+@contextlib.contextmanager
+def _interrupt_on_terminate() -> Iterator[None]:
+    """SIGTERM leaves as Ctrl-C does, so that half-written files are removed."""
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+    if threading.current_thread() is not threading.main_thread():   # signals belong to the main thread's owner
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Encode and decode a picture over a backend. Same bytes as reference.py, whatever the backend, strip height or thread count."""
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remac_runtime import arithmetic, images, packets, rans, references
+from remac_runtime.analysis import Analysed, analyse
+from remac_runtime.backends import open_backend
+from remac_runtime.decoding import Decoded, Decoder, LossReport
+from remac_runtime.entropy_path import Batch, EntropyPath, band_slices
+from remac_runtime.errors import BadInput
+from remac_runtime.format import BAND_ROWS, BAND_UNIT, NO_REFERENCE, QUALITIES, SIDE_MAX
+from remac_runtime.model import Model
+
+__all__ = ["Decoded", "Decoder", "EncodeOptions", "Encoder", "LossReport"]
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """What an operator chooses. At most one of `target_bytes`, `target_psnr`; either overrides `quality`. `strip_rows` bounds memory, not bytes."""
+
+    quality: int = 32
+    target_bytes: int | None = None
+    target_psnr: float | None = None
+    strip_rows: int | None = None
+    band_rows: int = BAND_ROWS
+    references: bool = True
+    image_id: int | None = None
+
+    def check(self) -> None:
+        """Raises BadInput."""
+        if not 0 <= self.quality < QUALITIES:
+            raise BadInput(f"quality {self.quality} is not in 0..{QUALITIES - 1}")
+        if self.band_rows % BAND_UNIT or not BAND_UNIT <= self.band_rows <= 255 * BAND_UNIT:
+            raise BadInput(f"band rows {self.band_rows} is not a multiple of {BAND_UNIT} in {BAND_UNIT}..{255 * BAND_UNIT}")
+        if self.strip_rows is not None and self.strip_rows < 1:
+            raise BadInput(f"strip rows {self.strip_rows} is not positive")
+        if self.target_bytes is not None and self.target_psnr is not None:
+            raise BadInput("--target-bytes and --target-psnr exclude each other: name one")
+        if self.image_id is not None and not 0 <= self.image_id < 1 << 32:
+            raise BadInput(f"image id {self.image_id} does not fit 32 bits")
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A picture after everything that does not depend on the quality."""
+
+    header: packets.StreamHeader
+    path: EntropyPath
+    analysed: Analysed
+    batches: tuple[Batch, ...]
+    slices: tuple[slice, ...]
+
+
+class Encoder:
+    """Encodes pictures with one model. Use as a context manager, or call close()."""
+
+    def __init__(self, model: Model, backend: str | None = None, threads: int = 1) -> None:
+        self.model = model
+        self.backend = open_backend(backend, model.folder, model.network, threads)
+        self.combined = rans.combine(model.network)
+
+    def close(self) -> None:
+        self.backend.close()
+
+    def __enter__(self) -> Encoder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def encode(self, picture: images.Picture, options: EncodeOptions | None = None) -> bytes:
+        """One stream. Raises BadInput for a picture or a wish that cannot be met."""
+        options = options or EncodeOptions()
+        options.check()
+        prepared = self._prepare(picture, options)
+        if options.target_bytes is not None:
+            return self._largest_that_fits(prepared, options.target_bytes)
+        if options.target_psnr is not None:
+            return self._smallest_that_reaches(prepared, picture, options.target_psnr)
+        return self._at_quality(prepared, options.quality)
+
+    def _prepare(self, picture: images.Picture, options: EncodeOptions) -> _Prepared:
+        height, width = picture.samples.shape[:2]
+        if not (0 < height <= SIDE_MAX and 0 < width <= SIDE_MAX):
+            raise BadInput(f"a picture of {width}x{height} is not in 1..{SIDE_MAX} a side: cut it into tiles")
+        analysed = analyse(self.backend, images.to_pixels(picture), options.strip_rows)
+        bank = self.model.bank if options.references else None
+        semantic, texture = references.choose(analysed.texture, analysed.semantic, bank)
+        path = EntropyPath(self.model.network, self.backend, bank, semantic if bank else None)
+        slices = band_slices(len(analysed.z), options.band_rows)
+        header = packets.StreamHeader(
+            image_id=options.image_id, profile=self.model.network.profile, codec_hash=self.model.network.hash,
+            bank_hash=bank.hash if bank else bytes(8), width=width, height=height, depth=picture.depth, grey=picture.samples.ndim == 2,
+            companding=images.companding_of(picture.depth), band_rows=options.band_rows, reference_kind=int(bank is not None),
+            semantic=semantic, texture=texture, quality=options.quality, bands=len(slices))
+        batches = []
+        for group in _equal_heights(slices):
+            batches.append(path.batch(group, np.stack([analysed.z[slices[band]] for band in group])))
+        return _Prepared(header, path, analysed, tuple(batches), tuple(slices))
+
+    def _at_quality(self, prepared: _Prepared, quality: int) -> bytes:
+        params = arithmetic.quality_params(self.model.network, quality)
+        payloads: list[packets.BandPayload] = []
+        for batch in prepared.batches:
+            latents = np.stack([prepared.analysed.y[4 * s.start:4 * s.stop] for s in (prepared.slices[band] for band in batch.bands)])
+            coded = prepared.path.encode(batch, latents, params)
+            for n, band in enumerate(batch.bands):
+                z = prepared.analysed.z[prepared.slices[band]]
+                payloads.append(self._pack_band(z, [(phase.symbols[n], phase.index[n]) for phase in coded], quality))
+        return packets.pack_stream(replace(prepared.header, quality=quality), payloads)
+
+    def _pack_band(self, z: NDArray[np.uint8], phases: list[tuple[NDArray[np.int32], NDArray[np.uint8]]], quality: int) -> packets.BandPayload:
+        network = self.model.network
+        parts = [rans.collect(symbols, index, network.coded_from, network.hyper) for symbols, index in phases]
+        symbols = np.concatenate([z.reshape(-1).astype(np.int32), *(part[0] for part in parts)])
+        z_tables = np.tile(np.arange(network.hyper, dtype=parts[0][1].dtype), z.shape[0] * z.shape[1])
+        tables = np.concatenate([z_tables, *(part[1] for part in parts)])
+        lanes_log2 = rans.lanes_log2_for(len(symbols))
+        return packets.BandPayload(rans.encode(symbols, tables, self.combined, lanes_log2), quality, lanes_log2)
+
+    def _largest_that_fits(self, prepared: _Prepared, budget: int) -> bytes:
+        """The stream of the highest quality within `budget` bytes. Sizes grow with the quality, so a bisection finds it."""
+        best: bytes | None = None
+        low, high = 0, QUALITIES - 1
+        while low <= high:
+            quality = (low + high) // 2
+            data = self._at_quality(prepared, quality)
+            if len(data) <= budget:
+                best, low = data, quality + 1
+            else:
+                smallest, high = len(data), quality - 1
+        if best is None:
+            raise BadInput(f"the picture does not fit {budget} bytes: the smallest possible size is {smallest} bytes (quality 0)")
+        return best
+
+    def _smallest_that_reaches(self, prepared: _Prepared, picture: images.Picture, target_db: float) -> bytes:
+        best: bytes | None = None
+        low, high = 0, QUALITIES - 1
+        with Decoder(self.model, self.backend) as decoder:
+            while low <= high:
+                quality = (low + high) // 2
+                data = self._at_quality(prepared, quality)
+                reached = images.psnr(decoder.decode(data).picture, picture)
+                if reached >= target_db:
+                    best, high = data, quality - 1
+                else:
+                    low = quality + 1
+        if best is None:
+            raise BadInput(f"{target_db:g} dB cannot be reached: quality {QUALITIES - 1} gives {reached:.2f} dB")
+        return best
+
+
+def _equal_heights(slices: list[slice]) -> list[list[int]]:
+    """Numbers of the bands, grouped by height: all but the last are alike."""
+    heights = [s.stop - s.start for s in slices]
+    return [[band for band, height in enumerate(heights) if height == wanted] for wanted in sorted(set(heights), reverse=True)]
+
+
+def no_references(header: packets.StreamHeader) -> bool:
+    return header.semantic == NO_REFERENCE

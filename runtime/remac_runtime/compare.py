@@ -1,0 +1,114 @@
+"""`remac compare`: two pictures, arrays or files, element by element."""
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remac_runtime import packets
+from remac_runtime.errors import BadInput
+from remac_runtime.exits import Exit
+from remac_runtime.images import READABLE, load_picture
+
+_AXES = {"picture": ("row", "column", "channel"), "bytes": ("byte",)}
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A file as an array; `kind` is "picture", "array" or "bytes", `peak` the largest sample of a picture."""
+
+    path: Path
+    kind: str
+    values: NDArray[Any]
+    peak: int = 0
+
+    @property
+    def shape(self) -> str:
+        return f"{self.values.dtype}[{','.join(map(str, self.values.shape))}]"
+
+
+def load(path: Path) -> Operand:
+    """Read by suffix: pictures, .npy arrays, else bytes. Raises BadInput."""
+    suffix = path.suffix.lower()
+    if suffix in READABLE:
+        picture = load_picture(path)
+        return Operand(path, "picture", picture.samples, (1 << picture.depth) - 1)
+    try:
+        if suffix == ".npy":
+            return Operand(path, "array", np.load(path, allow_pickle=False))
+        return Operand(path, "bytes", np.frombuffer(path.read_bytes(), np.uint8))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file: check the path") from None
+    except IsADirectoryError:
+        raise BadInput(f"{path}: is a folder: name two files") from None
+    except (ValueError, EOFError) as error:
+        raise BadInput(f"{path}: not a NumPy array ({str(error).splitlines()[0]}): write it with numpy.save") from None
+
+
+def run(options: argparse.Namespace) -> int:
+    a, b = load(Path(options.a)), load(Path(options.b))
+    if a.kind != b.kind:
+        raise BadInput(f"{a.path} is a {a.kind} and {b.path} is {b.kind}: compare two files of one kind")
+    code, facts, text = difference(a, b)
+    print(json.dumps({"command": "compare", "a": str(a.path), "b": str(b.path), **facts}, indent=1) if options.json else text)
+    return code
+
+
+def difference(a: Operand, b: Operand) -> tuple[Exit, dict[str, Any], str]:
+    """(exit code, facts for JSON, a line for people)."""
+    same_shape = a.values.shape == b.values.shape and a.values.dtype == b.values.dtype
+    if not same_shape and a.kind != "bytes":
+        return Exit.SHAPES_DIFFER, {"result": "shapes differ", "shape_a": a.shape, "shape_b": b.shape}, f"shapes or types differ: {a.shape} and {b.shape}"
+    left, right = a.values, b.values
+    if a.kind == "bytes":
+        common = min(len(left), len(right))
+        left, right = left[:common], right[:common]
+    unequal = left != right
+    if left.dtype.kind == "f":
+        unequal &= ~(np.isnan(left) & np.isnan(right))
+    count = int(np.count_nonzero(unequal))
+    if same_shape and not count:
+        return Exit.OK, {"result": "equal", "shape_a": a.shape, "elements": a.values.size}, f"equal: {a.values.size:,} elements, {a.shape}"
+    facts: dict[str, Any] = {"result": "different" if same_shape else "shapes differ", "shape_a": a.shape, "shape_b": b.shape,
+                             "elements": left.size, "different": count}
+    lines = [f"{count:,} of {left.size:,} elements differ" if same_shape else f"lengths differ: {a.values.size:,} and {b.values.size:,} bytes; "
+             f"{count:,} of the first {left.size:,} differ"]
+    if count:
+        lines += _first(a, b, unequal, facts)
+    return (Exit.DIFFERENT if same_shape else Exit.SHAPES_DIFFER), facts, "; ".join(lines)
+
+
+def _first(a: Operand, b: Operand, unequal: NDArray[np.bool_], facts: dict[str, Any]) -> list[str]:
+    """The first difference and the size of all, added to the facts and as texts."""
+    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(unequal)), unequal.shape))
+    values = [operand.values[index].item() for operand in (a, b)]
+    facts.update({"first": list(index), "value_a": values[0], "value_b": values[1]})
+    axes = ", ".join(_AXES.get(a.kind, ())[:len(index)])
+    lines = [f"first at {list(index)}{f' ({axes})' if axes else ''}: {values[0]} and {values[1]}"]
+    if a.kind == "bytes":
+        return lines + _packet_at(a, index[0], facts)
+    if a.values.dtype.kind in "iuf":
+        delta = np.abs(a.values.astype(np.float64) - b.values.astype(np.float64))
+        facts["largest"] = float(np.nanmax(delta))
+        lines.append(f"largest difference {facts['largest']:g}")
+        if a.kind == "picture":
+            facts["psnr_db"] = round(10 * math.log10(a.peak ** 2 / float(np.mean(delta * delta))), 3)
+            lines.append(f"PSNR {facts['psnr_db']:.2f} dB")
+    return lines
+
+
+def _packet_at(a: Operand, position: int, facts: dict[str, Any]) -> list[str]:
+    """Where in a stream the first difference lies; nothing for other files."""
+    for packet in packets.find_packets(a.values.tobytes()):
+        if packet.offset <= position < packet.end:
+            place = "header packet" if packet.is_header else f"packet {packet.sequence}, band {packet.band}"
+            part = "payload" if position - packet.offset >= packets.HEADER_BYTES else "packet header"
+            facts["packet"], facts["band"] = packet.sequence, None if packet.is_header else packet.band
+            return [f"in the {part} of the {place}" if not packet.is_header else f"in the {place}"]
+    return []

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: MIT */
+/* Thin CPython binding of remac.h (stable ABI 3.11), imported by native.py only. Every function takes its buffers first, then its integers, all
+ * positional. Buffers are C-contiguous, aligned and of the element types of remac.h: arithmetic.py, crc.py and rans.py see to that, this file to the
+ * sizes. Outputs are allocated by the caller. The GIL is released around every loop. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "remac.h"
+
+#define INTERFACE 1 /* raised with every change of a signature below, so that native.py refuses a stale build */
+#define BUFFERS_MAX 12
+#define INTEGERS_MAX 2
+#define ANY (-1)
+
+/* What a function takes: per buffer the bytes of an element, the earlier buffer that has as many elements (or ANY), and whether it is written. */
+typedef struct {
+    Py_ssize_t item;
+    int like;
+    int written;
+} spec;
+
+typedef struct {
+    Py_buffer view[BUFFERS_MAX];
+    size_t length[BUFFERS_MAX]; /* in elements */
+    unsigned long integer[INTEGERS_MAX];
+    int count;
+} arguments;
+
+static PyObject *release(arguments *held, PyObject *result)
+{
+    while (held->count > 0)
+        PyBuffer_Release(&held->view[--held->count]);
+    return result;
+}
+
+static int take_buffer(arguments *held, PyObject *object, const spec *wanted)
+{
+    Py_buffer *view = &held->view[held->count];
+    if (PyObject_GetBuffer(object, view, wanted->written ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0)
+        return 0;
+    held->length[held->count++] = (size_t)(view->len / wanted->item);
+    if (view->len % wanted->item == 0 && (uintptr_t)view->buf % (uintptr_t)wanted->item == 0
+        && (wanted->like == ANY || held->length[held->count - 1] == held->length[wanted->like]))
+        return 1;
+    PyErr_Format(PyExc_ValueError, "argument %d: a buffer of %zd bytes has the wrong size or alignment", held->count, view->len);
+    return 0;
+}
+
+/* 1 if all arguments were taken; 0 with an exception set and everything released. */
+static int take(arguments *held, PyObject *args, const spec *wanted, int buffers, int integers)
+{
+    held->count = 0;
+    if (PyTuple_Size(args) != buffers + integers) {
+        PyErr_Format(PyExc_TypeError, "%d arguments expected", buffers + integers);
+        return 0;
+    }
+    for (int i = 0; i < buffers; i++) {
+        if (!take_buffer(held, PyTuple_GetItem(args, i), &wanted[i])) {
+            release(held, NULL);
+            return 0;
+        }
+    }
+    for (int i = 0; i < integers; i++) {
+        held->integer[i] = PyLong_AsUnsignedLong(PyTuple_GetItem(args, buffers + i));
+        if (PyErr_Occurred() != NULL) {
+            release(held, NULL);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* 1 if `holds`; else 0 with an exception set and everything released. */
+static int require(arguments *held, int holds, const char *message)
+{
+    if (holds)
+        return 1;
+    PyErr_SetString(PyExc_ValueError, message);
+    release(held, NULL);
+    return 0;
+}
+
+static int whole_rows(arguments *held, int array, int row)
+{
+    return require(held, held->length[row] > 0 && held->length[array] % held->length[row] == 0, "the array is not whole rows of channels");
+}
+
+static PyObject *py_crc32c(PyObject *self, PyObject *args)
+{
+    static const spec wanted[] = {{1, ANY, 0}};
+    arguments a;
+    (void)self;
+    if (!take(&a, args, wanted, 1, 1))
+        return NULL;
+    uint32_t value = (uint32_t)a.integer[0];
+    Py_BEGIN_ALLOW_THREADS
+    value = remac_crc32c(value, a.view[0].buf, a.length[0]);
+    Py_END_ALLOW_THREADS
+    return release(&a, PyLong_FromUnsignedLong(value));
+}
+
+/* requantise(acc i64, shift i32[channels], out i64) */
+static PyObject *py_requantise(PyObject *self, PyObject *args)
+{
+    static const spec wanted[] = {{8, ANY, 0}, {4, ANY, 0}, {8, 0, 1}};
+    arguments a;
+    (void)self;
+    if (!take(&a, args, wanted, 3, 0) || !whole_rows(&a, 0, 1))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    remac_requantise(a.length[0] / a.length[1], a.length[1], a.view[0].buf, a.view[1].buf, a.view[2].buf);
+    Py_END_ALLOW_THREADS
+    return release(&a, Py_NewRef(Py_None));
+}
+
+/* scale_index(scale i32, scale_offset i32[channels], index u8) */
+static PyObject *py_scale_index(PyObject *self, PyObject *args)
+{
+    static const spec wanted[] = {{4, ANY, 0}, {4, ANY, 0}, {1, 0, 1}};
+    arguments a;
+    (void)self;
+    if (!take(&a, args, wanted, 3, 0) || !whole_rows(&a, 0, 1))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    remac_scale_index(a.length[0] / a.length[1], a.length[1], a.view[0].buf, a.view[1].buf, a.view[2].buf);
+    Py_END_ALLOW_THREADS
+    return release(&a, Py_NewRef(Py_None));
+}
+
+/* quantise(gain, inverse_gain, scale_offset, context_shift i32[channels], rounding i32[64], y i32, mu i32, scale i32, symbols i32, index u8, plane u8,
+ * y_hat i32, coded_from) */
+static PyObject *py_quantise(PyObject *self, PyObject *args)
+{
+    static const spec wanted[] = {{4, ANY, 0}, {4, 0, 0}, {4, 0, 0}, {4, 0, 0}, {4, ANY, 0}, {4, ANY, 0}, {4, 5, 0}, {4, 5, 0}, {4, 5, 1},
+                                  {1, 5, 1}, {1, 5, 1}, {4, 5, 1}};
+    arguments a;
+    (void)self;
+    if (!take(&a, args, wanted, 12, 1) || !whole_rows(&a, 5, 0)
+        || !require(&a, a.length[4] == REMAC_SCALE_LEVELS && a.integer[0] < REMAC_SCALE_LEVELS, "rounding or coded_from is out of range"))
+        return NULL;
+    const remac_quality quality = {a.view[0].buf, a.view[1].buf, a.view[2].buf, a.view[3].buf, a.view[4].buf, a.length[0], (int32_t)a.integer[0]};
+    Py_BEGIN_ALLOW_THREADS
+    remac_quantise(a.length[5] / quality.channels, &quality, a.view[5].buf, a.view[6].buf, a.view[7].buf, a.view[8].buf, a.view[9].buf,
+                   a.view[10].buf, a.view[11].buf);
+    Py_END_ALLOW_THREADS
+    return release(&a, Py_NewRef(Py_None));
+}
+
+/* dequantise(inverse_gain i32[channels], context_shift i32[channels], mu i32, symbols i32, y_hat i32, plane u8) */
+static PyObject *py_dequantise(PyObject *self, PyObject *args)
+{
+    static const spec wanted[] = {{4, ANY, 0}, {4, 0, 0}, {4, ANY, 0}, {4, 2, 0}, {4, 2, 1}, {1, 2, 1}};
+    arguments a;
+    (void)self;
+    if (!take(&a, args, wanted, 6, 0) || !whole_rows(&a, 2, 0))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    remac_dequantise(a.length[2] / a.length[0], a.length[0], a.view[0].buf, a.view[1].buf, a.view[2].buf, a.view[3].buf, a.view[4].buf,
+                     a.view[5].buf);
+    Py_END_ALLOW_THREADS
+    return release(&a, Py_NewRef(Py_None));
+}
+
+/* collect(symbols i32, index u8, out_symbols i32, out_tables u16, coded_from, offset) -> count */
+static PyObject *py_collect(PyObject *self, PyObject *args)
+{
+    static const spec wanted[] = {{4, ANY, 0}, {1, 0, 0}, {4, 0, 1}, {2, 0, 1}};
+    arguments a;
+    size_t count;
+    (void)self;
+    if (!take(&a, args, wanted, 4, 2) || !require(&a, a.integer[0] <= UINT8_MAX && a.integer[1] <= UINT16_MAX - UINT8_MAX, "offset is too large"))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    count = remac_collect(a.length[0], a.view[0].buf, a.view[1].buf, (int32_t)a.integer[0], (uint16_t)a.integer[1], a.view[2].buf, a.view[3].buf);
+    Py_END_ALLOW_THREADS
+    return release(&a, PyLong_FromSize_t(count));
+}
+
+/* coded_tables(index u8, out_tables u16, coded_from, offset) -> count */
+static PyObject *py_coded_tables(PyObject *self, PyObject *args)
+{
+    static const spec wanted[] = {{1, ANY, 0}, {2, 0, 1}};
+    arguments a;
+    size_t count;
+    (void)self;
+    if (!take(&a, args, wanted, 2, 2) || !require(&a, a.integer[0] <= UINT8_MAX && a.integer[1] <= UINT16_MAX - UINT8_MAX, "offset is too large"))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    count = remac_collect(a.length[0], NULL, a.view[0].buf, (int32_t)a.integer[0], (uint16_t)a.integer[1], NULL, a.view[1].buf);
+    Py_END_ALLOW_THREADS
+    return release(&a, PyLong_FromSize_t(count));
+}
+
+/* scatter(symbols i32[n], index u8, out i32, coded_from) -> number of places */
+static PyObject *py_scatter(PyObject *self, PyObject *args)
+{
+    static const spec wanted[] = {{4, ANY, 0}, {1, ANY, 0}, {4, 1, 1}};
+    arguments a;
+    size_t count;
+    (void)self;
+    if (!take(&a, args, wanted, 3, 1) || !require(&a, a.integer[0] <= UINT8_MAX, "coded_from is too large"))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    count = remac_scatter(a.length[1], a.length[0], a.view[0].buf, a.view[1].buf, (int32_t)a.integer[0], a.view[2].buf);
+    Py_END_ALLOW_THREADS
+    return release(&a, PyLong_FromSize_t(count));
+}
+
+/* encode(symbols i32[n], tables u16[n], first i32[T], start i32[T + 1], cdf u16, reciprocal u64, out u8, lanes_log2) -> (status, offset) */
+static PyObject *py_encode(PyObject *self, PyObject *args)
+{
+    static const spec wanted[] = {{4, ANY, 0}, {2, 0, 0}, {4, ANY, 0}, {4, ANY, 0}, {2, ANY, 0}, {8, 4, 0}, {1, ANY, 1}};
+    arguments a;
+    size_t offset = 0;
+    remac_status status;
+    (void)self;
+    if (!take(&a, args, wanted, 7, 1) || !require(&a, a.length[3] == a.length[2] + 1, "start does not fit first"))
+        return NULL;
+    const remac_tables model = {a.view[2].buf, a.view[3].buf, a.view[4].buf, a.view[5].buf, NULL, (uint32_t)a.length[2]};
+    Py_BEGIN_ALLOW_THREADS
+    status = remac_encode(&model, a.length[0], a.view[0].buf, a.view[1].buf, (unsigned)a.integer[0], a.view[6].buf, a.length[6], &offset);
+    Py_END_ALLOW_THREADS
+    return release(&a, Py_BuildValue("in", (int)status, (Py_ssize_t)offset));
+}
+
+/* decoder_start(decoder u32[DECODER_WORDS], band u8, lanes_log2) -> status */
+static PyObject *py_decoder_start(PyObject *self, PyObject *args)
+{
+    static const spec wanted[] = {{4, ANY, 1}, {1, ANY, 0}};
+    arguments a;
+    (void)self;
+    if (!take(&a, args, wanted, 2, 1) || !require(&a, a.length[0] * 4 == sizeof(remac_decoder), "the decoder's state has the wrong size"))
+        return NULL;
+    return release(&a, PyLong_FromLong(remac_decoder_start(a.view[0].buf, a.view[1].buf, a.length[1], (unsigned)a.integer[0])));
+}
+
+/* decode(decoder u32[DECODER_WORDS], band u8, tables u16[n], symbols i32[n], first, start, cdf, lookup u16[T, LOOKUP_SIZE]) -> status */
+static PyObject *py_decode(PyObject *self, PyObject *args)
+{
+    static const spec wanted[] = {{4, ANY, 1}, {1, ANY, 0}, {2, ANY, 0}, {4, 2, 1}, {4, ANY, 0}, {4, ANY, 0}, {2, ANY, 0}, {2, ANY, 0}};
+    arguments a;
+    remac_status status;
+    (void)self;
+    if (!take(&a, args, wanted, 8, 0) || !require(&a, a.length[0] * 4 == sizeof(remac_decoder), "the decoder's state has the wrong size")
+        || !require(&a, a.length[5] == a.length[4] + 1 && a.length[7] == a.length[4] * REMAC_LOOKUP_SIZE, "start or lookup does not fit first"))
+        return NULL;
+    const remac_tables model = {a.view[4].buf, a.view[5].buf, a.view[6].buf, NULL, a.view[7].buf, (uint32_t)a.length[4]};
+    Py_BEGIN_ALLOW_THREADS
+    status = remac_decode(a.view[0].buf, &model, a.view[1].buf, a.length[1], a.length[2], a.view[2].buf, a.view[3].buf);
+    Py_END_ALLOW_THREADS
+    return release(&a, PyLong_FromLong(status));
+}
+
+/* decoder_finish(decoder u32[DECODER_WORDS], band u8) -> status */
+static PyObject *py_decoder_finish(PyObject *self, PyObject *args)
+{
+    static const spec wanted[] = {{4, ANY, 0}, {1, ANY, 0}};
+    arguments a;
+    (void)self;
+    if (!take(&a, args, wanted, 2, 0) || !require(&a, a.length[0] * 4 == sizeof(remac_decoder), "the decoder's state has the wrong size"))
+        return NULL;
+    return release(&a, PyLong_FromLong(remac_decoder_finish(a.view[0].buf, a.length[1])));
+}
+
+static PyMethodDef methods[] = {
+    {"crc32c", py_crc32c, METH_VARARGS, "(data, value) -> CRC"},
+    {"requantise", py_requantise, METH_VARARGS, "(acc, shift, out)"},
+    {"scale_index", py_scale_index, METH_VARARGS, "(scale, scale_offset, index)"},
+    {"quantise", py_quantise, METH_VARARGS, "(gain, inverse_gain, scale_offset, context_shift, rounding, y, mu, scale, symbols, index, plane, y_hat, "
+                                            "coded_from)"},
+    {"dequantise", py_dequantise, METH_VARARGS, "(inverse_gain, context_shift, mu, symbols, y_hat, plane)"},
+    {"collect", py_collect, METH_VARARGS, "(symbols, index, out_symbols, out_tables, coded_from, offset) -> count"},
+    {"coded_tables", py_coded_tables, METH_VARARGS, "(index, out_tables, coded_from, offset) -> count"},
+    {"scatter", py_scatter, METH_VARARGS, "(symbols, index, out, coded_from) -> places"},
+    {"encode", py_encode, METH_VARARGS, "(symbols, tables, first, start, cdf, reciprocal, out, lanes_log2) -> (status, offset)"},
+    {"decoder_start", py_decoder_start, METH_VARARGS, "(decoder, band, lanes_log2) -> status"},
+    {"decode", py_decode, METH_VARARGS, "(decoder, band, tables, symbols, first, start, cdf, lookup) -> status"},
+    {"decoder_finish", py_decoder_finish, METH_VARARGS, "(decoder, band) -> status"},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", "The element-wise steps and the entropy coder in C.", 0, methods,
+                                        NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    PyObject *module = PyModule_Create(&definition);
+    if (module != NULL && (PyModule_AddIntConstant(module, "INTERFACE", INTERFACE) != 0
+                           || PyModule_AddIntConstant(module, "DECODER_WORDS", (long)(sizeof(remac_decoder) / 4)) != 0)) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
+}

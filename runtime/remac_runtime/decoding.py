@@ -1,0 +1,176 @@
+"""Bytes to latents (normative) and on to a picture (ground side)."""
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remac_runtime import arithmetic, concealment, images, packets, rans
+from remac_runtime.analysis import PAD_MULTIPLE
+from remac_runtime.backends import Backend, open_backend
+from remac_runtime.entropy_path import EntropyPath, band_slices, interleave
+from remac_runtime.errors import CorruptStream, UnsupportedStream, WrongModel
+from remac_runtime.format import HYPER_STRIDE, LATENT_OFFSET, LATENT_STRIDE
+from remac_runtime.ground import GroundDecoder
+from remac_runtime.model import Model
+
+BITS_OF_A_HYPER_BLOCK = (HYPER_STRIDE // LATENT_STRIDE) ** 2
+
+
+@dataclass(frozen=True)
+class LossReport:
+    """What damage cost: the numbers of the lost bands, of how many, and the bytes that belonged to no valid packet."""
+
+    lost_bands: tuple[int, ...]
+    bands: int
+    skipped_bytes: int
+
+    @property
+    def complete(self) -> bool:
+        return not self.lost_bands
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded stream. `y_hat` int32[H/16,W/16,M] is normative; `bits` float32[H/16,W/16] estimates what each latent position cost."""
+
+    header: packets.StreamHeader
+    y_hat: NDArray[np.int32]
+    bits: NDArray[np.float32]
+    report: LossReport
+    ground: GroundDecoder
+    texture: NDArray[np.uint8] | None
+
+    @functools.cached_property
+    def picture(self) -> images.Picture:
+        """The picture, decoded by the ground decoder on first use."""
+        header = self.header
+        pixels = self.ground.decode(self.y_hat, header.quality, self.texture)[:header.height, :header.width]
+        return images.from_pixels(pixels, header.depth, header.grey)
+
+
+class Decoder:
+    """Decodes streams of one model. Use as a context manager, or call close(). `backend` may be one that is open already (it is then left open)."""
+
+    def __init__(self, model: Model, backend: Backend | str | None = None, threads: int = 1) -> None:
+        self.model = model
+        self.owned = backend is None or isinstance(backend, str)
+        self.backend = open_backend(backend, model.folder, model.network, threads) if backend is None or isinstance(backend, str) else backend
+        self.combined = rans.combine(model.network)
+        self.ground = GroundDecoder(model, threads)
+
+    def close(self) -> None:
+        if self.owned:
+            self.backend.close()
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def decode(self, data: bytes, strict: bool = False, max_pixels: int = packets.MAX_PIXELS) -> Decoded:
+        """Decode a stream, whole or damaged. Raises CorruptStream (nothing left, or any loss when `strict`), UnsupportedStream, WrongModel."""
+        scanned = packets.scan(data, max_pixels)
+        header = scanned.header
+        path = self._path(header)
+        bands = _BandDecoding(self, header, scanned.bands, path)
+        bands.run()
+        lost = tuple(sorted(set(range(len(bands.slices))) - set(bands.latents)))
+        if strict and lost:
+            raise CorruptStream(f"bands {', '.join(map(str, lost))} of {len(bands.slices)} are lost: decode without --strict to conceal them")
+        y_hat, bits = bands.assembled()
+        if lost:
+            rows = [(4 * bands.slices[band].start, 4 * bands.slices[band].stop) for band in lost]
+            y_hat = concealment.conceal(y_hat, rows)
+        report = LossReport(lost, len(bands.slices), scanned.skipped_bytes)
+        return Decoded(header, y_hat, bits, report, self.ground, self._texture(header))
+
+    def _texture(self, header: packets.StreamHeader) -> NDArray[np.uint8] | None:
+        bank = self.model.bank
+        return bank.planes[header.texture] if bank and header.reference_kind == 1 and header.texture < len(bank) else None
+
+    def _path(self, header: packets.StreamHeader) -> EntropyPath:
+        network, bank = self.model.network, self.model.bank
+        if header.codec_tag != network.hash[:4]:
+            raise WrongModel(f"the stream was made with codec {header.codec_tag.hex()}, the model in {self.model.folder} is "
+                             f"{network.hash.hex()}: name the right model folder with --model")
+        if header.reference_kind == 0:
+            return EntropyPath(network, self.backend, None, None)
+        if header.reference_kind != 1:
+            raise UnsupportedStream("the stream refers to an earlier image, which this version cannot decode: use a newer remac")
+        if bank is None or bank.hash[:4] != header.bank_tag:
+            found = f"has {bank.hash.hex()}" if bank else f"has none ({self.model.bank_problem})"
+            raise WrongModel(f"the stream needs the reference bank {header.bank_tag.hex()}, the model {found}: put that bank into {self.model.folder}")
+        if header.semantic >= len(bank):
+            raise CorruptStream(f"semantic reference {header.semantic} is not in the bank of {len(bank)}")
+        return EntropyPath(network, self.backend, bank, header.semantic)
+
+
+class _BandDecoding:
+    """The intact bands of one stream. A band that turns out corrupt is dropped, the others go on."""
+
+    def __init__(self, decoder: Decoder, header: packets.StreamHeader, payloads: dict[int, packets.BandPayload], path: EntropyPath) -> None:
+        self.network, self.combined, self.path = decoder.model.network, decoder.combined, path
+        rows, self.columns = (-(-side // PAD_MULTIPLE) for side in (header.height, header.width))
+        self.rows = rows
+        self.slices = band_slices(rows, header.band_rows)
+        self.payloads = {band: payload for band, payload in payloads.items() if band < len(self.slices)}
+        self.latents: dict[int, NDArray[np.int32]] = {}
+        self.bits: dict[int, NDArray[np.float32]] = {}
+
+    def run(self) -> None:
+        heights = {self.slices[band].stop - self.slices[band].start for band in self.payloads}
+        for height in sorted(heights, reverse=True):
+            self._run_batch([band for band in self.payloads if self.slices[band].stop - self.slices[band].start == height], height)
+
+    def _run_batch(self, bands: list[int], height: int) -> None:
+        coders: dict[int, rans.BandDecoder] = {}
+        z = np.full((len(bands), height, self.columns, self.network.hyper), LATENT_OFFSET, np.uint8)
+        tables = np.tile(np.arange(self.network.hyper, dtype=np.uint16), height * self.columns)
+        for n, band in enumerate(bands):
+            try:
+                coder = rans.BandDecoder(self.payloads[band].payload, self.combined, self.payloads[band].lanes_log2)
+                symbols = coder.decode(tables)
+                if symbols.min() < 0 or symbols.max() > 255:
+                    continue
+            except (CorruptStream, UnsupportedStream):
+                continue
+            coders[n] = coder
+            z[n] = symbols.reshape(z.shape[1:])
+        batch = self.path.batch(bands, z)
+        planes: list[NDArray[np.uint8]] = []
+        y_hat: dict[int, list[NDArray[np.int32]]] = {n: [] for n in coders}
+        bits: dict[int, list[NDArray[np.float32]]] = {n: [] for n in coders}
+        for _, mu, scale in self.path.phases(batch, planes):
+            plane = np.full(mu.shape, LATENT_OFFSET, np.uint8)
+            for n in list(coders):
+                params = arithmetic.quality_params(self.network, self.payloads[bands[n]].quality)
+                index = arithmetic.scale_index(scale[n], params)
+                try:
+                    symbols = rans.decode_phase(coders[n], index, self.network)
+                except CorruptStream:
+                    del coders[n]
+                    continue
+                decoded, plane[n] = arithmetic.dequantise(mu[n], symbols, params)
+                y_hat[n].append(decoded)
+                bits[n].append(rans.estimated_bits(symbols, index, self.combined, self.network))
+            planes.append(plane)
+        for n, coder in coders.items():
+            try:
+                coder.finish()
+            except CorruptStream:
+                continue
+            self.latents[bands[n]] = interleave(y_hat[n])
+            self.bits[bands[n]] = interleave([phase[:, :, None] for phase in bits[n]])[:, :, 0]
+
+    def assembled(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """(y_hat, bits) of the whole picture, zero where bands are lost."""
+        y_hat = np.zeros((4 * self.rows, 4 * self.columns, self.network.latents), np.int32)
+        bits = np.zeros(y_hat.shape[:2], np.float32)
+        for band, latents in self.latents.items():
+            s = slice(4 * self.slices[band].start, 4 * self.slices[band].stop)
+            y_hat[s], bits[s] = latents, self.bits[band]
+        return y_hat, bits

@@ -1,0 +1,45 @@
+"""Every constant of the stream format (FORMAT 1). Nothing else defines one; a test compares this file with FORMAT.md's table."""
+from __future__ import annotations
+
+WEIGHT_MAX = 64
+ACTIVATION_MAX = 255
+ACCUMULATOR_LIMIT = 1 << 24
+HEAD_LIMIT = 1 << 26
+SHIFT_MAX = 16
+HEAD_SHIFT_MIN = -8
+PAD_MULTIPLE = 64
+LATENT_STRIDE = 16
+HYPER_STRIDE = 64
+LATENT_OFFSET = 128
+GAIN_BITS = 30
+GAIN_MAX = 1 << 24
+INVERSE_GAIN_MAX = 1 << 26
+SCALE_FRACTION_BITS = 4
+SCALE_LEVELS = 64
+QUALITIES = 64
+BAND_UNIT = 64
+BAND_ROWS = 128
+PROBABILITY_BITS = 14
+STATE_LOW = 1 << 16
+SYMBOL_LIMIT = 1 << 20
+LANES_LOG2_MAX = 8
+ENCODER_LANES_LOG2_MAX = 6
+ENCODER_SYMBOLS_PER_LANE = 4096
+SIDE_MAX = 16384
+PACKET_MAX = 65535
+NO_REFERENCE = 255
+
+PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
+# Neighbours of the latents of phases 1..3: (plane, row offset, column offset), in the order of the channels (FORMAT 5.5).
+NEIGHBOURS = (
+    (),
+    ((0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1)),
+    ((0, 0, 0), (0, 0, 1), (1, -1, 0), (1, 0, 0)),
+    ((0, 0, 0), (0, 1, 0), (1, 0, -1), (1, 0, 0)),
+)
+
+# Where the float networks put the zero of the pixels, and how the scale indices map to standard deviations in quantisation steps. Not normative:
+# the first is folded into the biases, the second into the stored tables.
+PIXEL_OFFSET = 102
+SCALE_STEPS_PER_OCTAVE = 5
+SCALE_MIN = 0.1

@@ -1,0 +1,343 @@
+"""Packets of a stream (FORMAT 2): writing them, and finding what is left of them in damaged bytes. Needs neither NumPy nor a model."""
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from remac_runtime.crc import crc32c
+from remac_runtime.errors import BadInput, CorruptStream, UnsupportedStream
+from remac_runtime.format import (
+    BAND_ROWS,
+    BAND_UNIT,
+    LANES_LOG2_MAX,
+    LATENT_STRIDE,
+    NO_REFERENCE,
+    PACKET_MAX,
+    PAD_MULTIPLE,
+    QUALITIES,
+    SIDE_MAX,
+)
+
+SYNC_HEADER = b"RMH1"
+SYNC_BAND = b"RMP1"
+_SYNC = re.compile(SYNC_HEADER + b"|" + SYNC_BAND)
+MAJOR, MINOR = 1, 0
+
+_FIELDS = struct.Struct("<4sIHHHBB4s4sHHBBBBBBBB")   # the header of a packet but for its CRC
+_CRC = struct.Struct("<I")
+HEADER_BYTES = _FIELDS.size + _CRC.size
+PAYLOAD_MAX = PACKET_MAX - HEADER_BYTES
+FRAGMENTS_MAX = 255
+_DETAILS = struct.Struct("<BBH8s8s8s")               # payload of the header packet
+_EARLIER_BYTES = 8
+_COMMON = (slice(4, 8), slice(16, 30), slice(32, 35))   # bytes of a header that all packets of a stream share (FORMAT 2.3)
+
+COMPANDING_NONE, COMPANDING_SQUARE_ROOT = 0, 1
+REFERENCE_NONE, REFERENCE_BANK, REFERENCE_EARLIER = 0, 1, 2
+_NO_TAG = bytes(4)
+
+MAX_PIXELS = 64 << 20   # width * height that a reader accepts unless its caller raises the limit
+# A candidate whose CRC fails costs a pass over up to 64 KiB; a file made of sync markers would otherwise take quadratic time.
+_FAILED_CRC_FACTOR = 8
+
+
+@dataclass(frozen=True)
+class StreamHeader:
+    """What all packets of a stream agree on, and what its header packet adds.
+
+    `codec_hash` and `bank_hash` are 8 bytes, or their first 4 where the header packet is lost: compare them as prefixes (all 0 without references).
+    `quality` is the base quality (that of the first band found where the header packet is lost), `profile` then empty. `image_id` None asks
+    pack_stream to derive it (FORMAT 2.2). `bands` follows from the size; 0 asks for that.
+    """
+
+    width: int
+    height: int
+    codec_hash: bytes
+    profile: str = ""
+    quality: int = 0
+    depth: int = 8
+    grey: bool = False
+    companding: int = COMPANDING_NONE
+    band_rows: int = BAND_ROWS
+    reference_kind: int = REFERENCE_NONE
+    semantic: int = NO_REFERENCE
+    texture: int = NO_REFERENCE
+    bank_hash: bytes = bytes(8)
+    image_id: int | None = None
+    earlier_image: bytes = b""
+    bands: int = 0
+
+    def __post_init__(self) -> None:
+        bands = -(-self.padded_height // self.band_rows) if self.band_rows else 0
+        assert self.bands in {0, bands}, f"{self.bands} bands, {self.height} rows in bands of {self.band_rows} make {bands}"
+        object.__setattr__(self, "bands", bands)
+
+    @property
+    def codec_tag(self) -> bytes:
+        return self.codec_hash[:4]
+
+    @property
+    def bank_tag(self) -> bytes:
+        return self.bank_hash[:4]
+
+    @property
+    def padded_width(self) -> int:
+        return -(-self.width // PAD_MULTIPLE) * PAD_MULTIPLE
+
+    @property
+    def padded_height(self) -> int:
+        return -(-self.height // PAD_MULTIPLE) * PAD_MULTIPLE
+
+    def rows_of(self, band: int) -> tuple[int, int]:
+        """First and end row of a band, in pixels of the padded picture."""
+        return band * self.band_rows, min((band + 1) * self.band_rows, self.padded_height)
+
+    def latent_rows_of(self, band: int) -> tuple[int, int]:
+        """First and end row of a band in the latents."""
+        first, end = self.rows_of(band)
+        return first // LATENT_STRIDE, end // LATENT_STRIDE
+
+
+@dataclass(frozen=True)
+class BandPayload:
+    """A coded band (FORMAT 6.2) and the fields of its packets that decoding needs."""
+
+    payload: bytes
+    quality: int
+    lanes_log2: int
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A packet whose CRC and fields are valid. `offset` counts bytes from the start of the stream; `common` are the bytes of FORMAT 2.3."""
+
+    offset: int
+    is_header: bool
+    sequence: int
+    band: int
+    fragment: int
+    fragments: int
+    quality: int
+    coder: int
+    common: bytes
+    header: StreamHeader
+    payload: bytes
+    crc: int
+
+    @property
+    def size(self) -> int:
+        return HEADER_BYTES + len(self.payload)
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size
+
+    @property
+    def lanes_log2(self) -> int:
+        return self.coder & 0x0F
+
+    @property
+    def has_reference_section(self) -> bool:
+        return bool(self.coder & 0x10)
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What is left of a stream. A band is in `bands` (all its fragments are intact) or in `lost`.
+
+    `unsupported` are the lost bands that are intact but need a newer reader; `missing_packets` is None where the header packet is lost.
+    """
+
+    header: StreamHeader
+    bands: dict[int, BandPayload]
+    lost: tuple[int, ...]
+    unsupported: tuple[int, ...]
+    header_intact: bool
+    packets: int
+    foreign_packets: int
+    missing_packets: int | None
+    skipped_bytes: int
+
+
+# ---- writing (FORMAT 2, 2.1, 2.2)
+
+def pack_stream(header: StreamHeader, bands: Sequence[BandPayload]) -> bytes:
+    """The stream of a picture; `bands` from the top. Raises BadInput where a band is too long for its packets.
+
+    Wrong fields are errors of the caller, so they are asserted.
+    """
+    assert len(bands) == header.bands, f"{len(bands)} bands, the header's size asks for {header.bands}"
+    assert len(header.codec_hash) == len(header.bank_hash) == 8
+    assert header.band_rows % BAND_UNIT == 0
+    assert header.reference_kind != REFERENCE_EARLIER or len(header.earlier_image) == _EARLIER_BYTES
+    if header.image_id is None:
+        crcs = b"".join(_CRC.pack(crc32c(band.payload)) for band in bands)
+        header = replace(header, image_id=crc32c(crcs))
+    cuts = [_cut(band.payload, number) for number, band in enumerate(bands)]
+    packets = 1 + sum(len(cut) for cut in cuts)
+    details = _DETAILS.pack(MAJOR, MINOR, packets, header.profile.encode("ascii"), header.codec_hash, header.bank_hash) + header.earlier_image
+    stream = [_packet(header, SYNC_HEADER, (0, len(bands), 0, 1), header.quality, 0, details)]
+    for number, (band, cut) in enumerate(zip(bands, cuts, strict=True)):
+        for fragment, payload in enumerate(cut):
+            stream.append(_packet(header, SYNC_BAND, (len(stream), number, fragment, len(cut)), band.quality, band.lanes_log2, payload))
+    return b"".join(stream)
+
+
+def _cut(payload: bytes, band: int) -> list[bytes]:
+    if len(payload) > FRAGMENTS_MAX * PAYLOAD_MAX:
+        raise BadInput(f"band {band} takes {len(payload)} bytes, its packets hold at most {FRAGMENTS_MAX * PAYLOAD_MAX}: "
+                       "choose a lower quality or fewer rows a band")
+    return [payload[start:start + PAYLOAD_MAX] for start in range(0, max(len(payload), 1), PAYLOAD_MAX)]
+
+
+def _packet(header: StreamHeader, sync: bytes, place: tuple[int, int, int, int], quality: int, coder: int, payload: bytes) -> bytes:
+    """One packet; `place` is (sequence, band, fragment, fragments)."""
+    sequence, band, fragment, fragments = place
+    sample = (header.depth - 1) | header.grey << 4 | header.companding << 5
+    fields = _FIELDS.pack(sync, header.image_id, sequence, len(payload), band, fragment, fragments, header.codec_tag, header.bank_tag,
+                          header.width, header.height, sample, header.band_rows // BAND_UNIT, quality, coder,
+                          header.reference_kind, header.semantic, header.texture, 0)
+    packet = fields + _CRC.pack(crc32c(payload, crc32c(fields))) + payload
+    assert _parse(packet, 0) is not None, f"a field is out of the range of FORMAT 2: {header}, quality {quality}, coder {coder}"
+    return packet
+
+
+# ---- reading (FORMAT 2.3)
+
+def find_packets(data: bytes) -> Iterator[Packet]:
+    """Every valid packet in the order of the bytes, whatever lies between them. Work is bounded by a small multiple of the length."""
+    failed_budget = _FAILED_CRC_FACTOR * len(data) + PACKET_MAX
+    position = 0
+    while failed_budget > 0 and (found := _SYNC.search(data, position)):
+        packet = _parse(data, found.start())
+        if packet is not None and _crc_of(data, packet) == packet.crc:
+            yield packet
+            position = packet.end
+        else:
+            failed_budget -= packet.size if packet is not None else 0
+            position = found.start() + 1
+
+
+def _crc_of(data: bytes, packet: Packet) -> int:
+    return crc32c(packet.payload, crc32c(data[packet.offset:packet.offset + _FIELDS.size]))
+
+
+def _parse(data: bytes, offset: int) -> Packet | None:
+    """The packet at `offset` where its fields keep FORMAT 2 and it lies within the data; its CRC is not looked at."""
+    start = offset + HEADER_BYTES   # of the payload
+    if start > len(data):
+        return None
+    (sync, image_id, sequence, length, band, fragment, fragments, codec_tag, bank_tag, width, height, sample, band_units, quality, coder,
+     reference_kind, semantic, texture, reserved) = _FIELDS.unpack_from(data, offset)
+    is_header = sync == SYNC_HEADER
+    header = StreamHeader(width, height, codec_tag, "", quality, (sample & 15) + 1, bool(sample & 16), sample >> 5 & 3, band_units * BAND_UNIT,
+                          reference_kind, semantic, texture, bank_tag, image_id)
+    no_reference = (bank_tag, semantic, texture) == (_NO_TAG, NO_REFERENCE, NO_REFERENCE)
+    valid = (length <= PAYLOAD_MAX and start + length <= len(data)
+             and 1 <= width <= SIDE_MAX and 1 <= height <= SIDE_MAX and not sample & 0x80 and band_units >= 1
+             and quality < QUALITIES and coder & 0x0F <= LANES_LOG2_MAX and not coder & 0xE0 and reserved == 0
+             and reference_kind <= REFERENCE_EARLIER and (reference_kind != REFERENCE_NONE or no_reference))
+    if not valid or not _valid_place(header, is_header, band, fragment, fragments, length):
+        return None
+    raw = data[offset:start]
+    return Packet(offset, is_header, sequence, band, fragment, fragments, quality, coder, b"".join(raw[part] for part in _COMMON), header,
+                  data[start:start + length], _CRC.unpack_from(data, start - _CRC.size)[0])
+
+
+def _valid_place(header: StreamHeader, is_header: bool, band: int, fragment: int, fragments: int, length: int) -> bool:
+    if is_header:
+        return band == header.bands and (fragment, fragments) == (0, 1)
+    return band < header.bands and fragment < fragments and (fragment == fragments - 1 or length == PAYLOAD_MAX)
+
+
+def scan(data: bytes, max_pixels: int = MAX_PIXELS) -> Scanned:
+    """What can be decoded of a stream, however damaged.
+
+    Raises CorruptStream where no valid packet is left, UnsupportedStream for another major version, a sample format that this version does not
+    define, a picture of more than `max_pixels`, or where all that is left needs a newer reader. Allocates nothing beyond the payloads.
+    """
+    found = list(find_packets(data))
+    if not found:
+        raise _nothing_found(data)
+    own = [packet for packet in found if packet.common == found[0].common]
+    _check_supported(found[0].header, max_pixels)
+    details = next((details for packet in own if packet.is_header and (details := _read_details(packet))), None)
+    header = details[0] if details else own[0].header
+    fragments = _collect(own)
+    bands, unsupported = _join(fragments)
+    if unsupported and not bands:
+        raise UnsupportedStream("its bands refer to an earlier image, which this version does not decode: install a newer remac-runtime")
+    distinct = sum(len(parts) for parts in fragments.values()) + (details is not None)
+    return Scanned(header, bands, tuple(number for number in range(header.bands) if number not in bands), unsupported, details is not None, len(own),
+                   len(found) - len(own), max(0, details[1] - distinct) if details else None, len(data) - sum(packet.size for packet in found))
+
+
+def _nothing_found(data: bytes) -> CorruptStream | UnsupportedStream:
+    if not data:
+        return CorruptStream("the file is empty: copy or receive it again")
+    if data[:3] in {SYNC_HEADER[:3], SYNC_BAND[:3]} and data[:4] not in {SYNC_HEADER, SYNC_BAND} and data[3:4].isdigit():
+        return UnsupportedStream(f"stream format {data[3:4].decode()}, this version reads format {MAJOR}: install a newer remac-runtime")
+    if _SYNC.search(data):
+        return CorruptStream(f"no intact packet in {len(data)} bytes, every CRC fails or the packets are cut off: receive it again")
+    return CorruptStream(f"not a remac stream: no packet marker in {len(data)} bytes, which begin with {data[:4]!r}: "
+                         "name a file that `remac encode` wrote")
+
+
+def _check_supported(header: StreamHeader, max_pixels: int) -> None:
+    plain = header.depth == 8 and header.companding == COMPANDING_NONE
+    companded = header.depth > 8 and header.grey and header.companding == COMPANDING_SQUARE_ROOT
+    if not plain and not companded:
+        kind = "grey" if header.grey else "colour"
+        raise UnsupportedStream(f"{header.depth}-bit {kind} samples with companding {header.companding}: install a newer remac-runtime")
+    if header.width * header.height > max_pixels:
+        raise UnsupportedStream(f"a picture of {header.width}x{header.height} is beyond the limit of {max_pixels} pixels: "
+                                "raise the limit (--max-pixels) if you trust the stream")
+
+
+def _read_details(packet: Packet) -> tuple[StreamHeader, int] | None:
+    """The full header and the number of packets (FORMAT 2.1); None where the payload contradicts the packet's own header."""
+    payload, header = packet.payload, packet.header
+    if payload and payload[0] != MAJOR:
+        raise UnsupportedStream(f"stream version {payload[0]}, this version reads {MAJOR}: install a newer remac-runtime")
+    earlier = _EARLIER_BYTES if header.reference_kind == REFERENCE_EARLIER else 0
+    if len(payload) < _DETAILS.size + earlier:
+        return None
+    _, minor, packets, profile, codec_hash, bank_hash = _DETAILS.unpack_from(payload)
+    name = profile.rstrip(b"\0")
+    if (minor == MINOR and len(payload) != _DETAILS.size + earlier) or not name.isascii():
+        return None
+    if not codec_hash.startswith(header.codec_hash) or not bank_hash.startswith(header.bank_hash):
+        return None
+    full = replace(header, profile=name.decode("ascii"), codec_hash=codec_hash, bank_hash=bank_hash,
+                   earlier_image=payload[_DETAILS.size:_DETAILS.size + earlier])
+    return full, packets
+
+
+def _collect(packets: Sequence[Packet]) -> dict[int, dict[int, Packet]]:
+    """Fragments of each band by number. Of duplicates the first counts; fragments that disagree with the first one of their band are left out."""
+    bands: dict[int, dict[int, Packet]] = {}
+    for packet in packets:
+        if packet.is_header:
+            continue
+        parts = bands.setdefault(packet.band, {})
+        first = next(iter(parts.values()), packet)
+        if (packet.fragments, packet.quality, packet.coder) == (first.fragments, first.quality, first.coder):
+            parts.setdefault(packet.fragment, packet)
+    return bands
+
+
+def _join(bands: dict[int, dict[int, Packet]]) -> tuple[dict[int, BandPayload], tuple[int, ...]]:
+    whole: dict[int, BandPayload] = {}
+    unsupported = []
+    for number, parts in sorted(bands.items()):
+        first = next(iter(parts.values()))
+        if len(parts) < first.fragments:
+            continue
+        if first.has_reference_section:
+            unsupported.append(number)
+            continue
+        payload = b"".join(parts[fragment].payload for fragment in range(first.fragments))
+        whole[number] = BandPayload(payload, first.quality, first.lanes_log2)
+    return whole, tuple(unsupported)
