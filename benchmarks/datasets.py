@@ -19,7 +19,7 @@ FOLDERS = {"test": "test", "frames": "frames/test", "val": "val"}
 EVALUATION_SETS = ("test", "frames")
 
 
-class DataMissing(Exception):
+class DataMissingError(Exception):
     """The evaluation pictures are not where they were looked for."""
 
 
@@ -32,6 +32,7 @@ class EvalImage:
 
     @property
     def key(self) -> str:
+        """`set/name`."""
         return f"{self.set_name}/{self.path.stem}"
 
     def load(self) -> NDArray[np.uint8]:
@@ -46,13 +47,13 @@ def data_root(option: str | os.PathLike[str] | None = None) -> Path:
 
 
 def evaluation_images(option: str | os.PathLike[str] | None = None, sets: tuple[str, ...] = EVALUATION_SETS) -> tuple[EvalImage, ...]:
-    """All pictures of the sets, sorted by name within each; DataMissing where a set has none."""
+    """All pictures of the sets, sorted by name within each; DataMissingError where a set has none."""
     root = data_root(option)
     images: list[EvalImage] = []
     for set_name in sets:
         found = sorted((root / FOLDERS[set_name]).glob("*.png"))
         if not found:
-            raise DataMissing(f"no pictures of set '{set_name}' in {root / FOLDERS[set_name]}: name their folder in {DATA_VARIABLE} or with --data")
+            raise DataMissingError(f"no pictures of set '{set_name}' in {root / FOLDERS[set_name]}: name their folder in {DATA_VARIABLE} or with --data")
         images += [EvalImage(set_name, path) for path in found]
     return tuple(images)
 

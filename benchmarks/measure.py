@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from benchmarks.datasets import EvalImage, pixel_hash
 from benchmarks.metrics import RDPoint, psnr_db
-from benchmarks.store import BadResults, Curve, ImageResults, Results, load, save
+from benchmarks.store import ResultsError, Curve, ImageResults, Results, load, save
 
 Picture = NDArray[np.uint8]
 
@@ -46,7 +46,7 @@ def open_results(path: Path, codecs: Sequence[Peer], versions: dict[str, str]) -
     results = load(path) if path.exists() else Results()
     for name, version in versions.items():
         if results.versions.get(name, version) != version:
-            raise BadResults(f"{path} was measured with {name} {results.versions[name]}, here is {version}: "
+            raise ResultsError(f"{path} was measured with {name} {results.versions[name]}, here is {version}: "
                              f"move it away to measure everything anew")
     results.versions.update(versions)
     for codec in codecs:
@@ -70,7 +70,7 @@ def run(codecs: Sequence[Peer], images: Sequence[EvalImage], path: Path, version
             height, width = picture.shape[:2]
             entry = results.images.setdefault(image.key, ImageResults(width, height, pixel_hash(picture)))
             if entry.pixels != pixel_hash(picture):
-                raise BadResults(f"{path} holds another picture named {image.key}: move it away to measure everything anew")
+                raise ResultsError(f"{path} holds another picture named {image.key}: move it away to measure everything anew")
             for codec in codecs:
                 progress.set_description(f"{image.key} {codec.name}")
                 if _finished(entry.curves.get(codec.name), codec):

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.store import RESULTS, SCHEMA, BadResults, Results, load, merge, write_json
+from benchmarks.store import RESULTS, SCHEMA, ResultsError, Results, load, merge, write_json
 from benchmarks.summary import ANCHOR, OPERATING_QUALITY, RIVAL, CodecSummary, QualityMean, SetSummary, summarise
 
 SET_TITLES = {"test": "Curiosity, test crops", "frames": "Perseverance frames", "val": "Curiosity, validation crops"}
 PEER_TITLES = {"jpeg420": "JPEG 4:2:0", "jpeg444": "JPEG 4:4:4", "webp": "WebP m6", "jpeg2000": "JPEG 2000", "avif444": "AVIF s4 4:4:4",
-               "avif420": "AVIF s4 4:2:0", "hevc": "HEVC intra 4:4:4", "jpegxl": "JPEG XL e7"}
+               "avif420": "AVIF s4 4:2:0", "avif444-iq": "AVIF s4 4:4:4, tune iq", "hevc444": "HEVC intra 4:4:4", "jpegxl": "JPEG XL e7"}
 RATE_DIGITS = 5
 PLOT_INCHES = (11.0, 4.6)
 SVG_SALT = "remac"            # makes the identifiers in the SVG, and so the file, the same in every run
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ours = sorted(own.codecs)
         names = ours + [name for name in PEER_TITLES if name in peers.codecs]
         summaries = summarise(results, names)
-    except BadResults as error:
+    except ResultsError as error:
         print(f"rd: {error}", file=sys.stderr)
         return 1
     write_json(options.out / "rd_summary.json", summary_to_json(summaries, ours, results))

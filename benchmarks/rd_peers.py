@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.datasets import EVALUATION_SETS, FOLDERS, DataMissing, evaluation_images
+from benchmarks.datasets import EVALUATION_SETS, FOLDERS, DataMissingError, evaluation_images
 from benchmarks.measure import run
 from benchmarks.peers import all_peers, library_versions
-from benchmarks.store import RESULTS, BadResults
+from benchmarks.store import RESULTS, ResultsError
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         images = evaluation_images(options.data, tuple(options.sets))
         run(peers, images, options.out, library_versions())
-    except (DataMissing, BadResults) as error:
+    except (DataMissingError, ResultsError) as error:
         print(f"rd_peers: {error}", file=sys.stderr)
         return 1
     return 0

@@ -16,16 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.datasets import EVALUATION_SETS, FOLDERS, DataMissing, evaluation_images
+from benchmarks.datasets import EVALUATION_SETS, FOLDERS, DataMissingError, evaluation_images
 from benchmarks.measure import Peer, Picture, run
 from benchmarks.metrics import psnr_db
-from benchmarks.store import RESULTS, BadResults
+from benchmarks.peers import is_grey
+from benchmarks.store import RESULTS, ResultsError
 
 QUALITIES = (0, 9, 18, 27, 36, 45, 54, 63)
 VARIANTS: dict[str, dict[str, Any]] = {      # keywords of remac_runtime.encode
     "": {},
     "noref": {"references": False},
 }
+VARIANT_KEYWORDS = {key for keywords in VARIANTS.values() for key in keywords}      # others, as the threads, change no result
 PACKET_HEADER_BYTES = 40
 CODEC_HASH = slice(PACKET_HEADER_BYTES + 12, PACKET_HEADER_BYTES + 20)     # FORMAT 2.1
 PROBE_SIDE = 256
@@ -33,9 +35,10 @@ PROBE_QUALITY = 36
 
 
 def encode(picture: Picture, quality: float, keywords: dict[str, Any]) -> bytes:
-    """A stream of remac."""
+    """A stream of remac, of one component where the three planes are equal, as for the peers."""
     import remac_runtime
-    return bytes(remac_runtime.encode(picture, quality=int(quality), **keywords))
+    samples = np.ascontiguousarray(picture[..., 0]) if is_grey(picture) else picture
+    return bytes(remac_runtime.encode(samples, quality=int(quality), **keywords))
 
 
 def decode(coded: bytes, keywords: dict[str, Any]) -> Picture:
@@ -64,7 +67,7 @@ def describe(encode_keywords: dict[str, Any], decode_keywords: dict[str, Any]) -
     picture = probe_picture()
     coded = encode(picture, PROBE_QUALITY, encode_keywords)
     reached_db = psnr_db(picture, decode(coded, decode_keywords))
-    options = ", ".join(f"{key}={value}" for key, value in sorted(encode_keywords.items())) or "defaults"
+    options = ", ".join(f"{key}={value}" for key, value in sorted(encode_keywords.items()) if key in VARIANT_KEYWORDS) or "defaults"
     return f"remac {options}; codec hash {coded[CODEC_HASH].hex()}; ground decoder {reached_db:.3f} dB on the probe"
 
 
@@ -81,10 +84,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", choices=sorted(FOLDERS), default=list(EVALUATION_SETS))
     parser.add_argument("--name", default="remac-m", help="of the profile in the results; the variant is appended")
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="", help="noref: without references")
-    parser.add_argument("--encode-option", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
-                        help="a further keyword of remac_runtime.encode, such as the network file")
-    parser.add_argument("--decode-option", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
-                        help="a keyword of remac_runtime.decode, such as another ground decoder")
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model; by default the one that remac-runtime finds itself")
+    parser.add_argument("--backend", help="of both sides: onnxruntime, numpy or torch")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "rd_remac.json")
     return parser.parse_args(arguments)
 
@@ -92,13 +94,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 1 with one line on standard error where it cannot."""
     options = parse_arguments(arguments)
-    encode_keywords = VARIANTS[options.variant] | dict(options.encode_option)
+    common = {"model": options.model, "backend": options.backend, "threads": options.threads}
     name = "-".join(part for part in (options.name, options.variant) if part)
     try:
         images = evaluation_images(options.data, tuple(options.sets))
-        subject = codec(name, encode_keywords, dict(options.decode_option))
+        subject = codec(name, common | VARIANTS[options.variant], common)
         run([subject], images, options.out, {"numpy": version("numpy"), "remac-runtime": version("remac-runtime")})
-    except (DataMissing, BadResults) as error:
+    except (DataMissingError, ResultsError) as error:
         print(f"rd_remac: {error}", file=sys.stderr)
         return 1
     return 0

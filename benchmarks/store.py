@@ -26,7 +26,7 @@ PSNR_DIGITS = 4          # of the file; 0.0001 dB is below what the choice of a 
 Curve = tuple[RDPoint, ...]
 
 
-class BadResults(Exception):
+class ResultsError(Exception):
     """A results file that cannot be used as asked."""
 
 
@@ -41,6 +41,7 @@ class ImageResults:
 
     @property
     def num_pixels(self) -> int:
+        """Width times height."""
         return self.width * self.height
 
 
@@ -79,15 +80,15 @@ def _image_from_json(entry: dict[str, Any]) -> ImageResults:
 
 
 def load(path: Path) -> Results:
-    """Read a results file; BadResults with one line where it is absent or not one."""
+    """Read a results file; ResultsError with one line where it is absent or not one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadResults(f"{path}: no such results file") from None
+        raise ResultsError(f"{path}: no such results file") from None
     except json.JSONDecodeError as error:
-        raise BadResults(f"{path}: not JSON ({error})") from None
+        raise ResultsError(f"{path}: not JSON ({error})") from None
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise BadResults(f"{path}: not a results file of schema {SCHEMA}")
+        raise ResultsError(f"{path}: not a results file of schema {SCHEMA}")
     environment = content["environment"]
     images = {key: _image_from_json(entry) for key, entry in content["images"].items()}
     return Results(environment["versions"], environment["codecs"], images)
@@ -113,17 +114,17 @@ def save(path: Path, results: Results) -> None:
 
 
 def merge(parts: Iterable[Results]) -> Results:
-    """One set of results from several; BadResults where they hold other pictures of one name or the same codec twice."""
+    """One set of results from several; ResultsError where they hold other pictures of one name or the same codec twice."""
     merged = Results()
     for part in parts:
         twice = merged.codecs.keys() & part.codecs.keys()
         if twice:
-            raise BadResults(f"codec '{min(twice)}' is in two results files")
+            raise ResultsError(f"codec '{min(twice)}' is in two results files")
         merged.versions.update(part.versions)
         merged.codecs.update(part.codecs)
         for key, image in part.images.items():
             known = merged.images.setdefault(key, ImageResults(image.width, image.height, image.pixels))
             if known.pixels != image.pixels:
-                raise BadResults(f"{key}: the results files measured different pictures of this name")
+                raise ResultsError(f"{key}: the results files measured different pictures of this name")
             known.curves.update(image.curves)
     return merged

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.metrics import RDPoint, bd_rate, bytes_at_psnr
-from benchmarks.store import BadResults, ImageResults, Results
+from benchmarks.store import ResultsError, ImageResults, Results
 
 ANCHOR = "jpeg420"
 RIVAL = "jpeg2000"            # what flight systems with wavelets would use: pictures on which remac costs more are named
@@ -90,7 +90,7 @@ def operating_ratio(name: str, image: ImageResults) -> float:
     for point in image.curves[ANCHOR]:
         if point.quality == OPERATING_QUALITY:
             return bytes_at_psnr(image.curves[name], point.psnr_db) / point.num_bytes
-    raise BadResults(f"the anchor was not measured at quality {OPERATING_QUALITY}")
+    raise ResultsError(f"the anchor was not measured at quality {OPERATING_QUALITY}")
 
 
 def summarise_codec(name: str, images: Mapping[str, ImageResults]) -> CodecSummary:
@@ -116,7 +116,7 @@ def summarise(results: Results, order: Sequence[str] | None = None) -> dict[str,
         if ANCHOR in image.curves:
             sets.setdefault(key.split("/")[0], {})[key] = image
     if not sets:
-        raise BadResults(f"no picture was measured with the anchor {ANCHOR}")
+        raise ResultsError(f"no picture was measured with the anchor {ANCHOR}")
     summaries = {}
     for set_name, images in sets.items():
         codecs = {}

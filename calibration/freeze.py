@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from calibration import bank, counting, integer_network, tables
 from remac.codec import Codec
-from remac.config import PROFILES
+from remac.config import CODED_FROM, PROFILES
 from remac.data import DataMissing, PatchSampler, data_folder, load_picture, picture_paths
 from remac.integer import set_integer
 from remac.weights import CODEC_FILE, save_codec
@@ -29,7 +29,6 @@ from remac_runtime.network import Bank, Network, read_bank, read_network, write_
 
 REFERENCES = 16
 CANDIDATES = 172
-CODED_FROM = 1                 # symbols of the smallest scale are never coded
 COUNTED_SIDE = 512             # of each training picture a window of so many pixels is counted
 
 

@@ -1,8 +1,9 @@
 """The integer network as ONNX graphs of integer operators that give the same integers in every runtime.
 
-A uint8 layer is a QLinearConv whose scales are powers of two, so that its requantisation is FORMAT 5.1; a head is a MatMulInteger and an Add of the bias and
-gives the raw accumulator, whose shift the runtime applies (`backends.base`). The data flow is `remac_runtime.topology`'s, run here with an `Ops` that emits
-nodes. Inputs and outputs are channels-last, as in `Backend.run` but always with four dimensions. onnx_checks.py asserts the rules on the files.
+A uint8 layer is a QLinearConv whose scales are powers of two, so that its requantisation is FORMAT 5.1; a head is a MatMulInteger and an Add
+of the bias and gives the raw accumulator, whose shift the runtime applies (`backends.base`). The data flow is `remac_runtime.topology`'s, run
+here with an `Ops` that emits nodes. Inputs and outputs are channels-last, as in `Backend.run` but always with four dimensions. onnx_checks.py
+asserts the rules on the files.
 """
 from __future__ import annotations
 
@@ -85,12 +86,13 @@ class NodeOps(topology.Ops[Value]):
         scale = self._constant(f"{layer.name}.scale", np.ldexp(np.float32(1), -layer.shift.astype(np.int32)))
         one, zero = self._constant("one", np.float32(1)), self._constant("zero", np.uint8(0))
         zeros = self._constant(f"zeros_{outputs}", np.zeros(outputs, np.int8))
-        output = self._emit("QLinearConv", [self._first(x), one, zero, weight, scale, zeros, one, zero, bias], f"{layer.name}.channels_first", layer.name,
+        inputs = [self._first(x), one, zero, weight, scale, zeros, one, zero, bias]
+        output = self._emit("QLinearConv", inputs, f"{layer.name}.channels_first", layer.name,
                             kernel_shape=[kernel] * 2, strides=[layer.stride] * 2, pads=[kernel // 2] * 4)
         return self._last(output, layer.name, outputs)
 
     def space_to_depth(self, x: Value, block: int) -> Value:
-        # Two Reshapes in place of one, because 0 copies a dimension from the same place and -1 infers one: so no shape has to be computed at run time.
+        # Two Reshapes in place of one: 0 copies the dimension at the same place and -1 infers one, so no shape is computed at run time.
         run = block * x.channels
         name = self._emit("Reshape", [x.name, self._integers(0, 0, 1, -1, run)])                 # [n, h, 1, w / block, run]
         name = self._emit("Reshape", [name, self._integers(0, -1, block, 0, run)])               # [n, h / block, block, w / block, run]
@@ -117,8 +119,9 @@ class NodeOps(topology.Ops[Value]):
 
 
 _DIMENSIONS: dict[str, tuple[str | int, ...]] = {     # of inputs and layers; others are ("n", "rows", "columns")
-    "pixels": (1, "height", "width"), "planes": (len(PHASES), _REFERENCE_SIDE, _REFERENCE_SIDE), "reference": (1, _REFERENCE_SIDE, _REFERENCE_SIDE),
-    "stem": (1, "height_8", "width_8"), "body": (1, "height_8", "width_8"), **{name: (1, "height_16", "width_16") for name in ("reduce", "deep", "head")},
+    "planes": (len(PHASES), _REFERENCE_SIDE, _REFERENCE_SIDE), "reference": (1, _REFERENCE_SIDE, _REFERENCE_SIDE),
+    "pixels": (1, "height", "width"), **dict.fromkeys(("stem", "body"), (1, "height_8", "width_8")),
+    **dict.fromkeys(("reduce", "deep", "head"), (1, "height_16", "width_16")),
     "hyper_in": (1, "height_32", "width_32"), "hyper_out": (1, "height_64", "width_64"), "side_out": ("n", "rows_2", "columns_2"),
 }
 
@@ -128,7 +131,7 @@ def _info(name: str, channels: int, kind: int) -> onnx.ValueInfoProto:
 
 
 def build(network: Network, graph: str, *, every_layer: bool = False, simplify: bool = True) -> onnx.ModelProto:
-    """One of topology.GRAPHS. `every_layer` makes the outputs of all layers outputs of the graph, after its own: to compare them with the reference."""
+    """One of topology.GRAPHS. `every_layer` adds the outputs of all layers to those of the graph, to compare them with the reference."""
     ops = NodeOps()
     m = network.latents
     channels = {"pixels": 3, "z": network.hyper, "planes": m, "side": len(network.layers["side_out"].bias) + network.reference_features}

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from remac.config import PIXEL_UNIT, RATE, CodecConfig
+from remac.config import PIXEL_UNIT, RATE, CodecConfig, RateConfig
 from remac.decoder import RefDecoder
 from remac.entropy import LatentBits
 from remac.layers import IntegerConv, depth_to_space, round_through, space_to_depth
@@ -204,6 +204,22 @@ class Codec(nn.Module):
             for mu, scale in zip(self.entropy.mean, self.entropy.scale, strict=True):
                 mu.weight.mul_(spread[:, None, None, None])
                 scale.bias.copy_(torch.log(0.5 * spread))
+
+    def regrid(self, old: RateConfig) -> None:
+        """Move what is learned per gain knot from the lambdas of another RateConfig (as many knots) to those of RATE, by interpolation over log lambda."""
+        new_position = torch.linspace(math.log(RATE.lambda_low), math.log(RATE.lambda_high), RATE.gain_knots, dtype=torch.float64)
+        step = (math.log(old.lambda_high) - math.log(old.lambda_low)) / (RATE.gain_knots - 1)
+        position = (new_position - math.log(old.lambda_low)) / step
+        below = position.floor().clamp(0, RATE.gain_knots - 2).long()
+        share = (position - below).float()[:, None].to(self.log_gain.device)      # below 0 and above 1 at the ends: extrapolation
+
+        def moved(table: Tensor, share: Tensor) -> Tensor:
+            return table[below] * (1 - share) + table[below + 1] * share
+
+        with torch.no_grad():
+            self.log_gain.copy_(moved(self.log_gain, share))
+            weight = self.decoder.quality.weight
+            weight.copy_(moved(weight.T, share.clamp(0, 1)).T)
 
     def knots(self, quality: Tensor) -> Tensor:
         """Interpolation weights of the gain knots, float[B] of qualities -> float[B,knots]."""

@@ -1,6 +1,6 @@
 """The one place where compressai is imported.
 
-compressai 1.2.8 imports torchvision, torch_geometric, pandas and requests for its data sets and point-cloud transforms, none of which remac
+compressai 1.2.8 imports torchvision, torch_geometric, pandas and others for its data sets and point-cloud transforms, none of which remac
 uses and some of which do not load beside a CPU build of torch. Stand-ins are put into `sys.modules` for the duration of the import only:
 left there they would break tools that look for torchvision later (torch.utils.flop_counter).
 """
@@ -13,7 +13,8 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-STUBBED = ("torchvision", "torch_geometric", "pandas", "requests", "pybind11")
+STUBBED = ("torchvision", "torch_geometric", "pandas", "requests", "pytorch_msssim")
+STUBBED_MODULES = ("compressai._CXX", "compressai.ans")     # compiled range coder: not used, and absent where the package travels as source
 
 
 class _StandIn(types.ModuleType):
@@ -25,9 +26,13 @@ class _StandIn(types.ModuleType):
         return type(name, (), {"__init__": lambda self, *args, **kwargs: None, "__call__": lambda self, value: value})
 
 
+def _is_stubbed(name: str) -> bool:
+    return name.split(".")[0] in STUBBED or name in STUBBED_MODULES
+
+
 class _StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
-        if fullname.split(".")[0] in STUBBED:
+        if _is_stubbed(fullname):
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
         return None
 
@@ -40,7 +45,7 @@ class _StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def _import_with_stand_ins() -> types.ModuleType:
     finder = _StandInFinder()
-    kept = {name: module for name, module in sys.modules.items() if name.split(".")[0] in STUBBED}
+    kept = {name: module for name, module in sys.modules.items() if _is_stubbed(name)}
     for name in kept:
         del sys.modules[name]
     sys.meta_path.insert(0, finder)
@@ -49,7 +54,7 @@ def _import_with_stand_ins() -> types.ModuleType:
         return compressai.entropy_models
     finally:
         sys.meta_path.remove(finder)
-        for name in [n for n in sys.modules if n.split(".")[0] in STUBBED]:
+        for name in [n for n in sys.modules if _is_stubbed(n)]:
             del sys.modules[name]
         sys.modules.update(kept)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+CODED_FROM = 1          # symbols whose scale index is below it are zero and never coded
 PIXEL_UNIT = 128.0      # float mode sees (pixel - PIXEL_OFFSET) / PIXEL_UNIT
 
 
@@ -36,8 +37,8 @@ PROFILES = {config.name: config for config in (ROVER_M, ROVER_S)}
 class RateConfig:
     """The 64 qualities: lambda of `rate + lambda * MSE` (bits per pixel, 8-bit units) grows geometrically from quality 0 to 63."""
 
-    lambda_low: float = 0.0005
-    lambda_high: float = 0.6
+    lambda_low: float = 0.0002
+    lambda_high: float = 1.6
     qualities: int = 64
     gain_knots: int = 8            # learned log-gains per channel, interpolated linearly between
     balance: float = 0.45          # losses are divided by lambda ** balance, so that no quality dominates
@@ -69,6 +70,6 @@ class TrainConfig:
 
 STAGES = {
     "float": TrainConfig(),
-    "quantised": TrainConfig("quantised", steps=3000, learning_rate=1.5e-4, hold=0.0, noisy=0.0, seed=2),
+    "quantised": TrainConfig("quantised", steps=11_000, learning_rate=3e-4, hold=0.3, noisy=0.0, seed=2),
     "decoder": TrainConfig("decoder", steps=6000, learning_rate=2e-4, hold=0.2, noisy=0.0, seed=3),
 }

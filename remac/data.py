@@ -69,7 +69,7 @@ class PatchSampler:
             crop = crop[:, ::-1]
         if rng.random() < 0.15:
             crop = crop[::-1]
-        x = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1).float()
+        x = torch.from_numpy(crop.copy()).permute(2, 0, 1).float()
         return augmented(x, rng) if self.augment and rng.random() < 0.5 else x
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from remac.config import CODED_FROM
 from remac.layers import round_through
 from remac_runtime.format import GAIN_BITS, LATENT_OFFSET, SCALE_FRACTION_BITS, SCALE_LEVELS, SCALE_MIN, SCALE_STEPS_PER_OCTAVE
 
@@ -51,7 +52,7 @@ class IntegerQuantiser:
         index = scale_index(scale, self.scale_offset)
         sigma = SCALE_MIN * torch.exp2(index / SCALE_STEPS_PER_OCTAVE)
         steps = (y.double() - mu) * self.gain * 2.0 ** -GAIN_BITS
-        k = round_away_through(steps)
+        k = torch.where(index >= CODED_FROM, round_away_through(steps), 0.0)
         y_hat = mu + k * self.inverse_gain
         plane = round_through((y_hat * torch.exp2(-self.shift)).clamp(-LATENT_OFFSET, LATENT_OFFSET - 1))
         residual = steps + torch.rand_like(steps) - 0.5 if self.training else k

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from remac.codec import Analysed, Codec, References
-from remac.config import PIXEL_UNIT, PROFILES, RATE, STAGES, CodecConfig, TrainConfig
+from remac.config import PIXEL_UNIT, PROFILES, RATE, STAGES, CodecConfig, RateConfig, TrainConfig
 from remac.data import DataMissing, PatchSampler, data_folder, load_picture, picture_paths
 from remac.integer import activation_ranges, prepare, set_integer
 from remac.layers import space_to_depth
@@ -137,6 +137,9 @@ class Trainer:
         foreign = [name for name in (*missing, *unexpected) if not name.startswith("decoder.texture.") and name != "context_shift"]
         if foreign:
             raise SystemExit(f"remac: {source} is not of this profile (first foreign tensor: {foreign[0]})")
+        rate = RateConfig(**state["rate"])
+        if rate != RATE:
+            self.model.regrid(rate)
         if self.run.train.stage == "float":
             return
         if state.get("stage", "float") == "float":
@@ -156,7 +159,7 @@ class Trainer:
         return self.pool.nearest(analysed, share)
 
     def save(self) -> None:
-        state = {"stage": self.run.train.stage, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "seconds": self.seconds}
+        state = {"stage": self.run.train.stage, "rate": asdict(RATE), "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "seconds": self.seconds}
         write_atomically(self.checkpoint, lambda path: torch.save(state, path))
 
     def one_step(self) -> dict[str, float]:

@@ -32,7 +32,7 @@ from terrain import hashed, terrain  # noqa: E402
 from remac_runtime import reference  # noqa: E402
 from remac_runtime.format import HYPER_STRIDE, LATENT_STRIDE, NO_REFERENCE, PAD_MULTIPLE  # noqa: E402
 from remac_runtime.network import Bank, Network, read_bank, read_network  # noqa: E402
-from remac_runtime.reference_packets import BAND_SYNC, Header, join_band, read_packets, write_packet, write_stream  # noqa: E402
+from remac_runtime.reference_packets import Header, join_band, read_packets, write_packet, write_stream  # noqa: E402
 
 FOLDER = HERE / "vectors"
 MANIFEST = FOLDER / "manifest.json"
@@ -198,7 +198,7 @@ def entry_of(vector: Vector, samples: NDArray[Any], stream: bytes, latents: refe
         "name": vector.name, "recipe": asdict(vector.recipe), "quality": vector.quality, "band_rows": vector.band_rows,
         "references": vector.references, "image_id": vector.image_id, "odd": vector.odd,
         "samples_sha256": hash_of(samples), "latents_sha256": hash_of(latents.y_hat), "stream_sha256": hashlib.sha256(stream).hexdigest(),
-        "stream_bytes": len(stream), "bands": len(bands), "packets": sum(header.sync == BAND_SYNC for header, _ in packets),
+        "stream_bytes": len(stream), "bands": len(bands), "fragments": max(header.fragments for header in bands),
         "lanes_log2": sorted({header.coder & 15 for header in bands}),
     }
 
@@ -240,15 +240,15 @@ def table_of(manifest: Mapping[str, Any]) -> str:
              "the stream that every encoder must write for it, and the SHA-256 of the latents that every decoder must give.", ""]
     for chosen in manifest["sets"]:
         lines += [f"## {chosen['profile']}, codec {chosen['codec_hash']}, bank {chosen['bank_hash']}", "",
-                  "| vector | picture | size | samples | quality | references | bands of rows | packets | lanes | bytes | oddity |",
+                  "| vector | picture | size | samples | quality | references | bands of rows | packets a band | lanes | bytes | oddity |",
                   "|---|---|---|---|---|---|---|---|---|---|---|"]
         for e in chosen["vectors"]:
             recipe = e["recipe"]
             kind = f"{recipe['depth']}-bit {'grey' if recipe['grey'] else 'RGB'}"
             lanes = ", ".join(str(1 << n) for n in e["lanes_log2"])
             lines.append(f"| {e['name']} | {recipe['source']} | {recipe['width']}x{recipe['height']} | {kind} | {e['quality']} | "
-                         f"{'yes' if e['references'] else 'no'} | {e['bands']} x {e['band_rows']} | {e['packets']} | {lanes} | {e['stream_bytes']} | "
-                         f"{ODDITIES[e['odd']] if e['odd'] else ''} |")
+                         f"{'yes' if e['references'] else 'no'} | {e['bands']} x {e['band_rows']} | {e['fragments']} | {lanes} | "
+                         f"{e['stream_bytes']} | {ODDITIES[e['odd']] if e['odd'] else ''} |")
         lines.append("")
     return "\n".join(lines)
 

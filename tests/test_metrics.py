@@ -16,7 +16,8 @@ untimed = settings(deadline=None)        # the first example pays for lazy impor
 
 def line(low_db: float, high_db: float, points: int = 5, factor: float = 1.0, decades_per_db: float = 0.05) -> list[RDPoint]:
     """A curve whose log rate is linear in PSNR, where PCHIP is exact."""
-    return [RDPoint(index, factor * 1000.0 * 10.0 ** (decades_per_db * psnr), psnr) for index, psnr in enumerate(np.linspace(low_db, high_db, points).tolist())]
+    levels_db = np.linspace(low_db, high_db, points).tolist()
+    return [RDPoint(index, factor * 1000.0 * 10.0 ** (decades_per_db * psnr), psnr) for index, psnr in enumerate(levels_db)]
 
 
 @st.composite
@@ -64,7 +65,7 @@ def test_psnr_refuses_what_it_is_not_defined_for() -> None:
     with pytest.raises(ValueError, match="shapes"):
         psnr_db(picture, picture[:, :, :1])
     with pytest.raises(TypeError, match="uint8"):
-        psnr_db(picture, picture.astype(np.float32))  # type: ignore[arg-type]
+        psnr_db(picture, picture.astype(np.float32))
     with pytest.raises(ValueError, match="empty"):
         psnr_db(picture[:0], picture[:0])
 
@@ -85,7 +86,7 @@ def test_front_is_not_the_convex_hull() -> None:
 
 
 def test_front_leaves_out_lossless_points() -> None:
-    assert front(line(30, 40) + [RDPoint(9, 1e9, math.inf)]).psnr_db.tolist() == front(line(30, 40)).psnr_db.tolist()
+    assert front([*line(30, 40), RDPoint(9, 1e9, math.inf)]).psnr_db.tolist() == front(line(30, 40)).psnr_db.tolist()
 
 
 # BD-rate
@@ -106,7 +107,7 @@ def test_bd_rate_looks_at_the_overlap_only() -> None:
     assert bd_rate(line(25, 45, points=9), line(31, 39, factor=0.7)) == pytest.approx(-0.3, abs=1e-12)
     assert bd_rate(line(25, 45), line(40, 60, points=9, factor=0.7)) == pytest.approx(-0.3, abs=1e-12)
     far_away = [RDPoint(7, 1e7, 70.0), RDPoint(8, 1e8, 90.0)]
-    assert bd_rate(line(25, 45, points=9), line(25, 45, points=9, factor=0.7) + far_away) == pytest.approx(-0.3, abs=0.01)
+    assert bd_rate(line(25, 45, points=9), [*line(25, 45, points=9, factor=0.7), *far_away]) == pytest.approx(-0.3, abs=0.01)
 
 
 @pytest.mark.parametrize("test", [line(46, 60), line(45, 60), line(40.1, 60, points=2), line(30, 40, points=1), [], line(10, 60, points=2)])
@@ -118,7 +119,7 @@ def test_bd_rate_without_a_measured_overlap_is_nan(test: list[RDPoint]) -> None:
 
 def test_bd_rate_leaves_out_beaten_points() -> None:
     test = line(25, 45, factor=0.8)
-    assert bd_rate(line(25, 45), test + [RDPoint(9, 1e9, 35.3)]) == pytest.approx(-0.2, abs=1e-12)
+    assert bd_rate(line(25, 45), [*test, RDPoint(9, 1e9, 35.3)]) == pytest.approx(-0.2, abs=1e-12)
 
 
 @untimed

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_network import write_small_model
 from terrain import terrain
 
 from remac_runtime import reference, reference_packets
@@ -21,11 +20,9 @@ HALF = reference.Table(5, [0, 8192, 16384])                    # one symbol (5) 
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Bank]:
-    folder = tmp_path_factory.mktemp("small")
-    write_small_model(folder)
-    network = read_network(folder / "network.rmn")
-    return network, read_bank(folder / "bank.rmb", network)
+def model(small_model: Path) -> tuple[Network, Bank]:
+    network = read_network(small_model / "network.rmn")
+    return network, read_bank(small_model / "bank.rmb", network)
 
 
 def packets_of(stream: bytes) -> list[bytes]:

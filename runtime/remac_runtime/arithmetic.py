@@ -127,7 +127,8 @@ def _slabs(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
 
 def _scale_index(scale: NDArray[np.int32], params: QualityParams) -> NDArray[np.int64]:
     half = 1 << SCALE_FRACTION_BITS - 1
-    return np.clip(scale.astype(np.int64) + params.scale_offset + half >> SCALE_FRACTION_BITS, 0, SCALE_LEVELS - 1)
+    index: NDArray[np.int64] = np.clip(scale.astype(np.int64) + params.scale_offset + half >> SCALE_FRACTION_BITS, 0, SCALE_LEVELS - 1)
+    return index
 
 
 def _y_hat(mu: NDArray[np.int32], symbols: NDArray[np.int32], params: QualityParams) -> NDArray[np.int64]:

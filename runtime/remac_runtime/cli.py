@@ -191,7 +191,9 @@ def _dispatch(arguments: list[str]) -> int:
     try:
         return int(options.handler(options))
     except UsageError as error:
-        options.parser.error(str(error))
+        options.parser.print_usage(sys.stderr)
+        print(f"{options.parser.prog}: error: {error}", file=sys.stderr)
+        return Exit.USAGE
     except (RemacError, OSError, MemoryError) as error:
         if isinstance(error, BrokenPipeError):
             raise

@@ -71,7 +71,8 @@ def plan(sources: Sequence[str], output: str, suffix: str) -> list[Job]:
         raise UsageError(f"-o {output} looks like a file; {len(sources)} inputs need a folder (end its name with / if it is one)")
     if not folder and suffix == STREAM_SUFFIX and target.suffix.lower() in READABLE:
         raise UsageError(f"-o {output} is named like a picture, encode writes a stream: name it {target.with_suffix(suffix)}")
-    jobs, taken = [], {}
+    jobs: list[Job] = []
+    taken: dict[Path, Path] = {}
     for number, source in enumerate(map(Path, sources), 1):
         path = target / (source.stem + suffix) if folder else target
         if path in taken:

@@ -64,7 +64,8 @@ def difference(a: Operand, b: Operand) -> tuple[Exit, dict[str, Any], str]:
     """(exit code, facts for JSON, a line for people)."""
     same_shape = a.values.shape == b.values.shape and a.values.dtype == b.values.dtype
     if not same_shape and a.kind != "bytes":
-        return Exit.SHAPES_DIFFER, {"result": "shapes differ", "shape_a": a.shape, "shape_b": b.shape}, f"shapes or types differ: {a.shape} and {b.shape}"
+        shapes = {"shape_a": a.shape, "shape_b": b.shape}
+        return Exit.SHAPES_DIFFER, {"result": "shapes differ", **shapes}, f"shapes or types differ: {a.shape} and {b.shape}"
     left, right = a.values, b.values
     if a.kind == "bytes":
         common = min(len(left), len(right))

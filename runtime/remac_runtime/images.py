@@ -20,9 +20,9 @@ from remac_runtime.png import png_bytes
 
 READABLE = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".pgm", ".ppm")
 WRITABLE = (".png", ".pgm", ".ppm")
-_PILLOW_FORMATS = ("PNG", "TIFF", "JPEG", "MPO", "WEBP", "PPM")
+_PILLOW_FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "PPM")
 _START_BYTES, _PNG_DEPTH_AT = 25, 24
-_TIFF_BITS_PER_SAMPLE = 258
+_TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 258, 262
 _EXIF_ORIENTATION = 0x0112
 _CODES = 256
 _DEPTH_MAX = 16
@@ -51,6 +51,7 @@ def as_picture(array: Any, depth: int | None = None) -> Picture:
     `depth`: significant bits of uint16 samples, 16 unless said.
     """
     samples = np.asarray(array)
+    samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
     colour = samples.ndim == 3 and samples.shape[2] == 3
     if samples.dtype == np.uint16 and colour:
         raise BadInput("the picture has 16-bit colour, remac codes colour of 8 bits and grey of up to 16: convert it to 8 bits a channel")
@@ -68,7 +69,7 @@ def as_picture(array: Any, depth: int | None = None) -> Picture:
         raise BadInput(f"depth {depth} is not in 9..{_DEPTH_MAX}: name the significant bits of the 16-bit samples")
     if depth < _DEPTH_MAX and samples.max() >> depth:
         raise BadInput(f"the picture has a sample of {samples.max()}, depth {depth} holds 0..{(1 << depth) - 1}: name a larger --depth")
-    return Picture(samples.astype(np.uint16, copy=False), depth)
+    return Picture(samples, depth)
 
 
 def _too_large(columns: int, rows: int) -> str:
@@ -167,7 +168,7 @@ def _read_netpbm(content: bytes) -> tuple[NDArray[Any], int | None]:
         raise BadInput(f"has a sample of {samples.max()} above its largest value {top}: write it again")
     if top < _CODES - 1:
         samples = ((samples.astype(np.uint16) * 510 + top) // (2 * top)).astype(np.uint8)
-    return samples.astype(samples.dtype.newbyteorder("="), copy=False), top.bit_length() if top >= _CODES else None
+    return samples, top.bit_length() if top >= _CODES else None
 
 
 def _read_with_pillow(path: Path, start: bytes) -> tuple[NDArray[Any], int | None]:
@@ -204,9 +205,11 @@ def _samples_of(image: Any, bits: int) -> tuple[NDArray[Any], int | None]:
         raise BadInput(f"has {name}, remac codes RGB and grey integers: convert it to RGB or grey PNG")
     if bits > 8 and image.mode not in {"I", "I;16", "I;16L", "I;16B", "I;16N"}:
         raise BadInput(f"has {bits}-bit colour or transparency, remac codes colour of 8 bits and grey of up to 16: convert it to 8 bits a channel")
+    white_is_zero = image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
     image = _upright(image)
     if image.mode.startswith("I"):
-        return _deep_grey(np.asarray(image), bits)
+        samples, depth = _deep_grey(np.asarray(image), bits)
+        return (1 << (depth or _DEPTH_MAX)) - 1 - samples if white_is_zero else samples, depth   # Pillow turns only 8-bit samples round
     palette = image.mode in {"P", "PA"}
     if palette or "transparency" in image.info:
         image = image.convert("LA" if image.mode == "L" else "RGBA")

@@ -73,7 +73,8 @@ def _lines(content: dict[str, Any]) -> list[str]:
     facts = {
         "picture": f"{content['width']}x{content['height']}, {kind}, companding {content['companding']}",
         "image id": f"0x{content['image_id']:08x}",
-        "profile": content["profile"] or "unknown (the header packet is lost)", "codec hash": content["codec_hash"], "quality": str(content["quality"]),
+        "profile": content["profile"] or "unknown (the header packet is lost)",
+        "codec hash": content["codec_hash"], "quality": str(content["quality"]),
         "references": chosen, "bands": _bands(content), "damage": _damage(content), "sha256": content["sha256"],
     }
     table = ["  sequence    offset     bytes  crc       content"]
@@ -91,9 +92,9 @@ def _damage(content: dict[str, Any]) -> str:
         "the header packet is lost" if not content["header_intact"] else "",
         f"lost bands {', '.join(map(str, content['lost_bands']))}" if content["lost_bands"] else "",
         f"bands for a newer reader {', '.join(map(str, content['unsupported_bands']))}" if content["unsupported_bands"] else "",
-        f"{content['missing_packets']} packets missing" if content["missing_packets"] else "",
-        f"{content['foreign_packets']} packets of other pictures" if content["foreign_packets"] else "",
-        f"{content['skipped_bytes']} bytes outside intact packets" if content["skipped_bytes"] else "",
+        f"packets missing: {content['missing_packets']}" if content["missing_packets"] else "",
+        f"packets of other pictures: {content['foreign_packets']}" if content["foreign_packets"] else "",
+        f"bytes outside intact packets: {content['skipped_bytes']}" if content["skipped_bytes"] else "",
     ]
     return "; ".join(text for text in found if text) or "none"
 

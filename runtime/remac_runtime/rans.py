@@ -18,7 +18,6 @@ Three bodies give the same bytes: C (csrc/remac.c), NumPy over the lanes of a ro
 """
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -65,20 +64,15 @@ class CombinedTables:
 
     @cached_property
     def frequency(self) -> Ints:
-        """Of every entry, int64[N]; meaningless at the last value of a table."""
+        """Of every entry, int64[N]; 0 at the last value of a table."""
         values = np.append(self.cdf, np.uint16(0)).astype(np.int64)
-        return values[1:] - values[:-1]
+        frequency: Ints = np.maximum(values[1:] - values[:-1], 0)
+        return frequency
 
     @cached_property
-    def keys(self) -> Ints:
-        """Table number and cumulative frequency in one rising array int64[N]: one binary search finds the entries of many tables at once."""
-        table = np.repeat(np.arange(len(self.first), dtype=np.int64), np.diff(self.start))
-        return (table << PROBABILITY_BITS) + self.cdf
-
-    @cached_property
-    def lists(self) -> tuple[list[int], list[int]]:
-        """(start, cdf) as Python integers."""
-        return self.start.tolist(), self.cdf.tolist()
+    def entry_of_slot(self) -> NDArray[np.int32]:
+        """Flat entry number by t << 14 | slot: int32[T << 14]. Some 10 MB, made only where the C body is missing."""
+        return np.repeat(np.arange(len(self.cdf), dtype=np.int32), self.frequency)
 
 
 def combine(network: Network) -> CombinedTables:
@@ -302,39 +296,44 @@ class BandDecoder:
 
     def _singly(self, tables: Ints) -> Ints:
         """Flat entry numbers of the next symbols, one at a time."""
-        start, cdf = self._combined.lists
-        words, states, lane, at, entries = self._words.tolist(), self._states, self._lane, self._next, []
-        for t in tables.tolist():
+        c = self._combined
+        entry_of_slot, frequency, cdf, entries = c.entry_of_slot.data, c.frequency.tolist(), c.cdf.tolist(), []
+        words, states, mask, lane, at = self._words.tolist(), self._states, len(self._states) - 1, self._lane, self._next
+        for base in (tables << PROBABILITY_BITS).tolist():
             x = states[lane]
             slot = x & _TOTAL - 1
-            g = bisect_right(cdf, slot, start[t], start[t + 1]) - 1
-            x = (cdf[g + 1] - cdf[g]) * (x >> PROBABILITY_BITS) + slot - cdf[g]
+            g = entry_of_slot[base + slot]
+            x = frequency[g] * (x >> PROBABILITY_BITS) + slot - cdf[g]
             if x < STATE_LOW:
                 if at == len(words):
                     raise self._corrupt(_CORRUPT[5])
                 x = x << 16 | words[at]
                 at += 1
             states[lane] = x
-            lane = (lane + 1) % len(states)
+            lane = lane + 1 & mask
             entries.append(g)
         self._lane, self._next = lane, at
         return np.array(entries, np.int64)
 
     def _by_rounds(self, tables: Ints) -> Ints:
         """The same, a round of lanes at a time; the first and the last round of a call may be part of one."""
-        c, low = self._combined, self._combined.cdf.astype(np.int64)
-        keys, states, entries = tables << PROBABILITY_BITS, np.array(self._states, np.int64), np.empty(len(tables), np.int64)
+        c, states, words = self._combined, np.array(self._states, np.int64), self._words
+        entry_of_slot, frequency, low, bases = c.entry_of_slot, c.frequency, c.cdf.astype(np.int64), tables << PROBABILITY_BITS
+        entries = np.empty(len(tables), np.int64)
         n = 0
         while n < len(tables):
             count = min(len(states) - self._lane, len(tables) - n)
             x = states[self._lane:self._lane + count]
             slot = x & _TOTAL - 1
-            g = entries[n:n + count] = np.searchsorted(c.keys, keys[n:n + count] + slot, "right") - 1
-            x[:] = c.frequency[g] * (x >> PROBABILITY_BITS) + slot - low[g]
-            short = np.flatnonzero(x < STATE_LOW)
-            if self._next + len(short) > len(self._words):
+            g = entry_of_slot[bases[n:n + count] + slot]
+            entries[n:n + count] = g
+            x >>= PROBABILITY_BITS
+            x *= frequency[g]
+            x += slot - low[g]
+            short = (x < STATE_LOW).nonzero()[0]
+            if self._next + len(short) > len(words):
                 raise self._corrupt(_CORRUPT[5])
-            x[short] = x[short] << 16 | self._words[self._next:self._next + len(short)]
+            x[short] = x[short] << 16 | words[self._next:self._next + len(short)]
             self._next += len(short)
             self._lane = (self._lane + count) % len(states)
             n += count

@@ -356,8 +356,8 @@ def check_model(packets: Sequence[Packet], network: Network, bank: Bank | None) 
         raise WrongModel(f"coded with network {h.codec_tag.hex()}, loaded is {network.hash.hex()}: load that network")
     if h.reference_kind and (bank is None or h.bank_tag != bank.hash[:4]):
         raise WrongModel(f"coded with bank {h.bank_tag.hex()}, loaded is {bank.hash.hex() if bank else 'none'}: load that bank")
-    if any(entry != NO_REFERENCE and (bank is None or entry >= len(bank)) for entry in (h.semantic, h.texture)):
-        raise CorruptStream(f"references {h.semantic}, {h.texture} are not in the bank")
+    if h.semantic != NO_REFERENCE and (bank is None or h.semantic >= len(bank)):
+        raise CorruptStream(f"semantic reference {h.semantic} is not in the bank")
 
 
 def decode_band(run: Run, reference: Reference | None, header: Header, payload: bytes) -> Ints:

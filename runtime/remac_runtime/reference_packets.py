@@ -59,12 +59,20 @@ class Header(NamedTuple):
 Packet = tuple[Header, bytes]                                    # and its payload
 
 
+def _crc_step(crc: int) -> int:
+    """Eight bits of CRC-32C."""
+    for _ in range(8):
+        crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    return crc
+
+
+_CRC_STEPS = [_crc_step(byte) for byte in range(256)]
+
+
 def crc32c(data: bytes) -> int:
     crc = 0xFFFFFFFF
     for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+        crc = (crc >> 8) ^ _CRC_STEPS[(crc ^ byte) & 0xFF]
     return crc ^ 0xFFFFFFFF
 
 

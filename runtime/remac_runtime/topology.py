@@ -1,7 +1,8 @@
 """The data flow of the integer network (FORMAT 4.2 and 5.2 to 5.5), written once.
 
-Every backend runs these functions with its own `Ops`: NumPy and torch compute, the ONNX exporter emits nodes. A tensor is `[n, rows, columns, channels]`;
-how an `Ops` holds it is its own affair. Heads give their raw accumulator here: `backends.Backend.run` applies their shift, for all backends alike.
+Every backend runs these functions with its own `Ops`: NumPy and torch compute, the ONNX exporter emits nodes. A tensor is
+`[n, rows, columns, channels]`; how an `Ops` holds it is its own affair. Heads give their raw accumulator here: `backends.Backend.run` applies
+their shift, for all backends alike.
 """
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class Ops(Protocol[T]):
 
 
 def analysis(ops: Ops[T], network: Network, pixels: T) -> tuple[T, ...]:
-    """FORMAT 5.3: pixels uint8[1,H,W,3] to y (accumulator) int32[1,H/16,W/16,M], z uint8[1,H/64,W/64,Z], body uint8[1,H/8,W/8,C], deep uint8[1,H/16,W/16,C]."""
+    """FORMAT 5.3: pixels uint8[1,H,W,3] to y (accumulator) int32[1,H/16,W/16,M], z uint8[1,H/64,W/64,Z], body uint8[1,H/8,W/8,C] and
+    deep uint8[1,H/16,W/16,C]."""
     layers = network.layers
     stem = ops.layer(layers["stem"], ops.space_to_depth(pixels, 8))
     body = ops.layer(layers["body"], stem)
@@ -74,8 +76,8 @@ def reference(ops: Ops[T], network: Network, planes: T) -> tuple[T, ...]:
 
 
 def phase(ops: Ops[T], network: Network, number: int, side_and_reference: T, planes: Sequence[T]) -> tuple[T, ...]:
-    """FORMAT 5.5: side and reference features uint8[n,h,w,S+R] and the planes A, B uint8[n,h,w,M] that the phase looks at to the accumulators of mu and
-    scale, both int32[n,h,w,M]."""
+    """FORMAT 5.5: side and reference features uint8[n,h,w,S+R] and the planes A, B uint8[n,h,w,M] that the phase looks at to the accumulators
+    of mu and scale, both int32[n,h,w,M]."""
     layers = network.layers
     near = [ops.neighbour(planes[plane], rows, columns) for plane, rows, columns in NEIGHBOURS[number]]
     hidden = ops.layer(layers[f"hidden{number}"], side_and_reference, *near)

@@ -22,8 +22,10 @@ def available_backend(folder: Path) -> str:
 
 
 def open_backend(name: str | None, folder: Path, network: Network, threads: int = 1) -> Backend:
-    """Open one of BACKENDS, or the fastest available for None. `torch:cuda` names a device. Raises RemacError if its engine is not installed or the name
-    is unknown, BadNetwork if its graphs are missing or damaged (some of that only when a graph is first used)."""
+    """Open one of BACKENDS, or the fastest available for None. `torch:cuda` names a device.
+
+    Raises RemacError if the name is unknown or its engine not installed. Missing or damaged graphs show when they are first run (BadNetwork).
+    """
     kind, _, device = (name or available_backend(folder)).partition(":")
     if kind == "onnxruntime" and not device:
         from remac_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend

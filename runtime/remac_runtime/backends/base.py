@@ -28,9 +28,9 @@ class Backend(ABC):
 
     @abstractmethod
     def compute(self, graph: str, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
-        """`topology.run` on checked uint8[n,h,w,c] inputs: outputs [n,h,w,c], uint8, or int32 accumulators of the heads. The arrays are fresh: `run` may change them."""
+        """`topology.run` on checked inputs uint8[n,h,w,c]: fresh arrays [n,h,w,c], uint8, or int32 accumulators of the heads."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (an engine need not hold anything)
         """Give back what the engine holds. The backend cannot run afterwards."""
 
     def __enter__(self) -> Backend:
@@ -69,7 +69,8 @@ class Backend(ABC):
             if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] != channels[name] or x.size == 0 or x.shape[:3] != arrays[0].shape[:3]:
                 raise RemacError(f"{graph}: input {name} is {x.dtype}{list(x.shape)}, expected uint8[n,h,w,{channels[name]}] of one size")
         if graph == "analysis" and any(n % PAD_MULTIPLE for n in arrays[0].shape[1:3]):
-            raise RemacError(f"analysis: {arrays[0].shape[1]} rows of {arrays[0].shape[2]} pixels are not multiples of {PAD_MULTIPLE}: pad the picture")
+            height, width = arrays[0].shape[1:3]
+            raise RemacError(f"analysis: {width}x{height} pixels are not multiples of {PAD_MULTIPLE}: pad the picture")
         if graph == "reference" and arrays[0].shape[:3] != (len(PHASES), REFERENCE_SIDE, REFERENCE_SIDE):
             raise RemacError(f"reference: planes are {list(arrays[0].shape)}, expected [{len(PHASES)},{REFERENCE_SIDE},{REFERENCE_SIDE},{m}]")
 

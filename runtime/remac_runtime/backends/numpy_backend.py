@@ -1,13 +1,12 @@
 """The network in NumPy: exact everywhere, no further package.
 
-Matrix products are float32 on integers: every partial sum is below ACCUMULATOR_LIMIT = 2^24 (checked when the network is read), so float32 holds it exactly,
-in any order of summation.
+Matrix products are float32 on integers: every partial sum is below ACCUMULATOR_LIMIT = 2^24 (checked when the network is read), so float32
+holds it exactly, in any order of summation.
 """
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray

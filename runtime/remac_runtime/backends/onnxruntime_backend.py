@@ -14,8 +14,10 @@ HASH_PROPERTY = "codec_hash"      # of the files' metadata: 16 hex digits, the h
 
 
 class OnnxRuntimeBackend(Backend):
-    """One session a graph, opened when it is first used. Sequential execution in `threads` threads of the processor; `arena` keeps freed memory for the
-    next run (a little faster, more memory held); `level` is one of OPTIMISATION_LEVELS."""
+    """One session a graph, opened when it is first used; operators run one after the other in `threads` threads.
+
+    `level` is one of OPTIMISATION_LEVELS; `arena` keeps freed memory for the next run, which is a little faster and holds more memory.
+    """
 
     name = "onnxruntime"
 

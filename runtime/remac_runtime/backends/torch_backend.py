@@ -66,8 +66,10 @@ class TorchOps(topology.Ops[Any]):
 
 @contextmanager
 def exact(torch: Any, threads: int) -> Iterator[None]:
-    """No gradients, and NNPACK off, whose Winograd kernels (batches of 16 and more) sum in fractions; both restored afterwards. bfloat16 and TF32 short cuts
-    would do no harm: activations of 8 bits and weights of 7 fit them, and they add up in float32."""
+    """No gradients, and NNPACK off, whose Winograd kernels (batches of 16 and more) sum in fractions; both restored afterwards.
+
+    bfloat16 and TF32 short cuts would do no harm: activations of 8 bits and weights of 7 fit them, and they add up in float32.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -1,0 +1,91 @@
+"""manifest.json: what is in a model folder, of which codec it is, and what made it."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from remac_runtime.errors import BadNetwork
+from remac_runtime.model import BANK_FILE, DECODER_FILE, NETWORK_FILE
+from remac_runtime.network import Bank, Network
+from remac_runtime.topology import GRAPHS
+
+SCHEMA = 1
+MANIFEST_FILE = "manifest.json"
+TOOLS = ("numpy", "onnx", "onnxruntime", "onnxsim", "torch", "remac-runtime")
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model folder that exist, relative to it: network, bank, graphs, ground decoder."""
+    names = [Path(NETWORK_FILE), Path(BANK_FILE), *(Path(f"{graph}.onnx") for graph in GRAPHS), DECODER_FILE]
+    return [name for name in names if (folder / name).is_file()]
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of Python and of those of TOOLS that are installed."""
+    versions = {"python": platform.python_version()}
+    for tool in TOOLS:
+        try:
+            versions[tool] = version(tool)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def describe(folder: Path, network: Network, bank: Bank | None, opset: int, macs: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """The manifest of a folder. `macs`: multiply-accumulates per pixel, {graph: {layer: MAC / pixel}}."""
+    return {
+        "schema": SCHEMA, "profile": network.profile, "codec_hash": network.hash.hex(), "bank_hash": bank.hash.hex() if bank else None,
+        "opset": opset, "mac_per_pixel": {graph: {layer: round(count, 3) for layer, count in layers.items()} for graph, layers in macs.items()},
+        "files": {name.as_posix(): _entry(folder / name) for name in model_files(folder)}, "tools": tool_versions(),
+    }
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> Path:
+    """Write manifest.json, at once or not at all."""
+    path = folder / MANIFEST_FILE
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Raises BadNetwork if it is missing, damaged or of another schema."""
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        schema, files = manifest["schema"], manifest["files"]
+        if not all(isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str) for entry in files.values()):
+            raise TypeError("files")
+    except OSError as error:
+        raise BadNetwork(f"{path}: cannot be read ({error.strerror}): build the model with `make encoder`") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadNetwork(f"{path}: damaged manifest ({error}): build the model again with `make encoder`") from None
+    if schema != SCHEMA:
+        raise BadNetwork(f"{path}: schema {schema}, this build reads {SCHEMA}")
+    return dict(manifest)
+
+
+def differences(folder: Path) -> Iterator[str]:
+    """What in the folder is not as its manifest says. Raises BadNetwork if there is no valid manifest."""
+    files = read_manifest(folder)["files"]
+    for name, entry in files.items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{name}: missing"
+        elif _entry(path) != entry:
+            yield f"{name}: {path.stat().st_size} bytes, not the {entry['bytes']} bytes with SHA-256 {entry['sha256'][:16]}... of the manifest"
+    for path in model_files(folder):
+        if path.as_posix() not in files:
+            yield f"{path.as_posix()}: not in the manifest"

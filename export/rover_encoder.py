@@ -1,0 +1,265 @@
+"""Build the rover encoder: the model folder that the `remac` command and boards load, checked and measured.
+
+Takes the integer network and reference bank of a profile, writes them with their ONNX graphs, the ground decoder and manifest.json into a folder,
+asserts every rule of the arithmetic on the files as read back, compares each layer with the int64 reference codec on real pictures, encodes and
+decodes a sample picture, and prints one table. Exits with 1 if a check failed.
+"""
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+if not __package__:     # run as a script: its own folder is on the path, the checkout is not
+    sys.path[:1] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "runtime")]
+
+from export.report import CheckResult, Section, plain, render
+from remac_runtime.errors import RemacError
+from remac_runtime.images import Picture, load_picture, psnr
+from remac_runtime.model import BANK_FILE, DECODER_FILE, NETWORK_FILE, Model, load_model
+
+ROOT = Path(__file__).resolve().parents[1]
+BUDGET_KMAC = {"rover-m": 8.0, "rover-s": 2.0}      # of a whole encode, per pixel
+FRAME = (1152, 1600)                                # rows and columns for speed, memory and multiply-accumulates
+WINDOW = (128, 192)                                 # of the pictures that are compared with the reference
+MARS_PICTURES = 4
+QUALITIES = (16, 32, 48)
+BUSY = 0.5                                          # load average before the measurement that spoils it
+DATA_VARIABLE = "REMAC_DATA"
+EXAMPLES = """\
+examples:
+  python export/rover_encoder.py                          # build/rover-m from weights/rover-m
+  python export/rover_encoder.py --profile rover-s --out build/rover-s
+  python export/rover_encoder.py --json > report.json     # figures for a program, checks included
+"""
+
+
+@dataclass(frozen=True)
+class Point:
+    """The sample picture at one quality, beside the best JPEG (Pillow, 4:2:0) that is not larger. PSNR nan: the ground decoder is not built."""
+
+    quality: int
+    num_bytes: int
+    bits_per_pixel: float
+    psnr_db: float
+    jpeg_psnr_db: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is printed. Multiply-accumulates per pixel: {graph: {layer: MAC / pixel}}."""
+
+    profile: str
+    codec_hash: str
+    folder: str
+    parameters: int
+    disk_bytes: dict[str, int]
+    mac_per_pixel: dict[str, dict[str, float]]
+    frame: tuple[int, int]
+    latency: dict[str, float]
+    memory: dict[str, int]
+    load: float
+    sample: str
+    points: tuple[Point, ...]
+    checks: tuple[CheckResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
+def copy(source: Path, target: Path) -> None:
+    """At once or not at all; a file onto itself stays."""
+    if not source.is_file():
+        raise RemacError(f"{source}: no such file: name the weights with --network and --bank, or train and freeze a network first")
+    if target.exists() and source.samefile(target):
+        return
+    temporary = target.with_name(target.name + ".tmp")
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+
+
+def build_ground(weights: Path, folder: Path) -> CheckResult:
+    """The ground decoder from the weights folder, where it has one."""
+    title = "ground decoder built"
+    if not (weights / "codec.safetensors").exists():
+        return CheckResult(title, False, f"{weights / 'codec.safetensors'} is missing: pixels cannot be decoded")
+    if importlib.util.find_spec("torch") is None:
+        return CheckResult(title, False, "torch is not installed: pixels cannot be decoded")
+    from export.ground_decoder import export_decoder
+    path = export_decoder(weights, folder / DECODER_FILE)
+    return CheckResult(title, path.exists(), f"{path.stat().st_size} bytes")
+
+
+def mars_pictures(data: Path | None) -> list[Path]:
+    """Some pictures of the Mars data folder, evenly over the list; none where it is absent."""
+    folder = (data or Path(os.environ.get(DATA_VARIABLE) or ROOT.parent / "shared" / "data" / "mars")) / "test"
+    paths = sorted(folder.glob("*.png"))
+    return paths[::max(1, len(paths) // MARS_PICTURES)][:MARS_PICTURES]
+
+
+def arithmetic_checks(model: Model, sample: Path, data: Path | None) -> list[CheckResult]:
+    """The graphs' rules, and the comparison with the reference on the sample and on Mars pictures."""
+    from export.layer_checks import check_backend, check_every_layer, check_stream, expected, windows
+    from export.onnx_checks import check_folder
+    pictures = windows([sample, *mars_pictures(data)], *WINDOW)
+    if not pictures:
+        raise RemacError(f"{sample}: smaller than {WINDOW[1]}x{WINDOW[0]} pixels: name a larger picture with --sample")
+    cases = [(name, expected(model, pixels)) for name, pixels in pictures]
+    backends = [name for name in ("onnxruntime", "numpy", "torch") if importlib.util.find_spec(name) is not None]
+    return [*check_folder(model.folder, model.network), check_every_layer(model, cases),
+            *(check_backend(model, name, cases) for name in backends), check_stream(model, pictures[0][1])]
+
+
+def rate_and_quality(model: Model, picture: Picture) -> tuple[list[Point], CheckResult]:
+    """The sample through the public encode and decode."""
+    import remac_runtime
+    from export.measure import jpeg_within
+    from remac_runtime.codec import Decoder
+    points: list[Point] = []
+    pixels, ground = picture.samples.shape[0] * picture.samples.shape[1], (model.folder / DECODER_FILE).exists()
+    for quality in QUALITIES:
+        data = remac_runtime.encode(picture.samples, quality=quality, model=model.folder)
+        with Decoder(model) as decoder:
+            intact = decoder.decode(data, strict=True).report.complete
+        decoded = Picture(remac_runtime.decode(data, model=model.folder)) if ground else None
+        if not intact or (decoded is not None and decoded.samples.shape != picture.samples.shape):
+            return points, CheckResult("sample decodes", False, f"quality {quality}: bands are lost or the size is another")
+        jpeg = jpeg_within(picture, len(data))
+        points.append(Point(quality, len(data), 8 * len(data) / pixels, psnr(decoded, picture) if decoded else float("nan"),
+                            jpeg.psnr_db if jpeg else float("nan")))
+    return points, CheckResult("sample decodes", True, f"qualities {', '.join(map(str, QUALITIES))}" + ("" if ground else ", to latents only"))
+
+
+def count_check(profile: str, macs: dict[str, dict[str, float]]) -> CheckResult:
+    total = sum(sum(layers.values()) for layers in macs.values()) / 1000
+    budget = BUDGET_KMAC.get(profile)
+    return CheckResult("multiply-accumulates within the budget", budget is None or total <= budget,
+                       f"{total:.2f} kMAC/px" + (f" of {budget:g}" if budget else f", profile {profile} has none"))
+
+
+def build(options: argparse.Namespace) -> Report:
+    """All of it. Raises RemacError."""
+    weights = ROOT / "weights" / options.profile
+    folder: Path = options.out or ROOT / "build" / options.profile
+    network_file, bank_file = options.network or weights / NETWORK_FILE, options.bank or weights / BANK_FILE
+    sample: Path = options.sample or ROOT / "samples" / "spirit_husband_hill_summit.png"
+    picture = load_picture(sample)
+
+    from export import manifest, measure, onnx_checks, onnx_memory, to_onnx
+    folder.mkdir(parents=True, exist_ok=True)
+    copy(network_file, folder / NETWORK_FILE)
+    copy(bank_file, folder / BANK_FILE)
+    model = load_model(folder)
+    checks = [CheckResult("network and bank are valid", model.bank is not None, model.bank_problem or f"codec {model.network.hash.hex()}")]
+    _say(f"writing the graphs of {model.network.profile} into {folder}")
+    to_onnx.export_graphs(model.network, folder)
+    checks.append(build_ground(network_file.parent, folder))
+    macs = onnx_checks.count_macs(folder, *FRAME)
+    checks.append(count_check(model.network.profile, macs))
+    _say("comparing with the reference codec")
+    checks += arithmetic_checks(model, sample, options.data)
+    manifest.write_manifest(folder, manifest.describe(folder, model.network, model.bank, to_onnx.OPSET, macs))
+    wrong = list(manifest.differences(folder))
+    checks.append(CheckResult("manifest matches the files", not wrong, wrong[0] if wrong else f"{len(manifest.model_files(folder))} files"))
+    _say("coding the sample and measuring")
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    points, decodes = rate_and_quality(model, picture)
+    speed = measure.latency(model, Picture(measure.frame(_colour(picture), *FRAME)), options.runs)
+    memory = {**asdict(measure.memory(folder, *FRAME)), "predicted_bytes": onnx_memory.peak_bytes(folder, *FRAME)}
+    layers = model.network.layers.values()
+    return Report(
+        model.network.profile, model.network.hash.hex(), str(folder), sum(layer.weight.size + layer.bias.size for layer in layers),
+        {name.as_posix(): (folder / name).stat().st_size for name in manifest.model_files(folder)}, macs, FRAME, asdict(speed), memory,
+        load, sample.name, tuple(points), (*checks, decodes))
+
+
+def _colour(picture: Picture) -> Any:
+    from remac_runtime.images import to_pixels
+    return to_pixels(picture)
+
+
+def _say(message: str) -> None:
+    print(f"{message} ...", file=sys.stderr, flush=True)
+
+
+STAGES = {
+    "analysis g_a": ("stem", "body", "reduce", "deep", "head"), "hyper-analysis h_a": ("hyper_in", "hyper_out"),
+    "hyper-synthesis h_s": ("side_in", "side_mid", "side_out"), "reference features": ("reference",),
+    **{f"entropy parameters, phase {p}": (f"hidden{p}", f"mean{p}", f"scale{p}") for p in range(4)},
+}
+
+
+def sections(report: Report) -> Sequence[Section]:
+    """The table."""
+    counts = {layer: count for layers in report.mac_per_pixel.values() for layer, count in layers.items()}
+    total, (rows, columns) = sum(counts.values()), report.frame
+    stages = [(name, sum(counts[layer] for layer in layers)) for name, layers in STAGES.items()]
+    rover = {name: size for name, size in report.disk_bytes.items() if not name.startswith(DECODER_FILE.parts[0])}
+    time, memory = report.latency, report.memory
+    megapixels = rows * columns / 1e6
+    return [
+        Section(f"{report.profile}, codec {report.codec_hash}, in {report.folder}", [
+            ("parameters", f"{report.parameters / 1e6:.2f} M"), ("rover files", f"{sum(rover.values()) / 1e6:.2f} MB"),
+            ("all files", f"{sum(report.disk_bytes.values()) / 1e6:.2f} MB")]),
+        Section(f"whole encode of {columns}x{rows}: multiply-accumulates per pixel", [
+            *((name, f"{count / 1000:.3f} kMAC/px", f"{100 * count / total:.1f} %") for name, count in stages),
+            ("total", f"{total / 1000:.3f} kMAC/px", "100.0 %")]),
+        Section(f"whole encode of {columns}x{rows}: one thread of this machine, pixels to bytes", [
+            ("latency", f"{time['median_ms']:.1f} ms median, {time['min_ms']:.1f} to {time['max_ms']:.1f} of {time['runs']:.0f} runs"),
+            *([("beware", f"the machine was busy (load {report.load:.1f}): timings are too long")] if report.load > BUSY else []),
+            ("speed", f"{1000 * megapixels / time['median_ms']:.1f} MPix/s"),
+            ("memory, tensors of g_a and h_a, predicted", f"{memory['predicted_bytes'] / 2**20:.1f} MiB"),
+            ("memory, added by the picture", f"{memory['added_bytes'] / 2**20:.1f} MiB"),
+            ("memory, whole process at its peak", f"{memory['peak_bytes'] / 2**20:.1f} MiB")]),
+        Section(f"{report.sample}, beside JPEG 4:2:0 of the same size", [
+            ("quality", "bytes", "bpp", "PSNR dB", "JPEG dB"),
+            *((str(p.quality), str(p.num_bytes), f"{p.bits_per_pixel:.3f}", _decibel(p.psnr_db), _decibel(p.jpeg_psnr_db)) for p in report.points)]),
+        Section("checks", [("pass" if check.passed else "FAIL", check.name, check.detail) for check in report.checks]),
+    ]
+
+
+def _decibel(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--profile", default="rover-m", help="weights/PROFILE is built into build/PROFILE (rover-m)")
+    result.add_argument("--out", type=Path, metavar="FOLDER", help="another folder to build into")
+    result.add_argument("--network", type=Path, metavar="FILE", help="another integer network file; codec.safetensors is looked for beside it")
+    result.add_argument("--bank", type=Path, metavar="FILE", help="another reference bank")
+    result.add_argument("--sample", type=Path, metavar="PICTURE", help="another sample picture")
+    result.add_argument("--data", type=Path, metavar="FOLDER", help=f"the Mars pictures (${DATA_VARIABLE} or ../shared/data/mars; not needed)")
+    result.add_argument("--runs", type=int, default=9, metavar="N", help="timed encodes (9)")
+    result.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        report = build(options)
+    except RemacError as error:
+        print(f"remac: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"remac: {error.name} is not installed: pip install -e '.[export]', or run `make encoder`", file=sys.stderr)
+        return 1
+    print(json.dumps(plain({**asdict(report), "passed": report.passed}), indent=1) if options.json else render(sections(report)))
+    for check in report.checks:
+        if not check.passed:
+            print(f"remac: check failed: {check.name}: {check.detail}", file=sys.stderr)
+    return 0 if report.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Pack what training on another machine needs: `python -m remac.gpu_bundle` (or `make gpu-bundle`).
+
+Writes an ignored folder, `runs/gpu-bundle/`, of less than 30 MiB besides checkpoints: the training and validation pictures re-coded as high-quality
+WebP, the code, and a checkpoint to start from. There, `python train.py` trains or resumes; the same command again goes on where it stopped.
+"""
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from remac.data import DataMissing, data_folder, load_picture, picture_paths
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLE = ROOT / "runs" / "gpu-bundle"
+PICTURE_BUDGET = 30 << 20
+QUALITIES = (97, 95, 93, 90)       # WebP; the first whose pictures fit the budget is taken
+RUNNER = '''"""Train or resume: python train.py [arguments of remac.train_codec]"""
+import os, subprocess, sys
+here = os.path.dirname(os.path.abspath(__file__))
+environment = dict(os.environ, PYTHONPATH=os.pathsep.join([here, os.path.join(here, "runtime")]), REMAC_DATA=os.path.join(here, "data"))
+start = ["--start", os.path.join(here, "start.pt")] if os.path.exists(os.path.join(here, "start.pt")) else []
+arguments = sys.argv[1:] or ["--stage", "quantised", "--batch", "16", "--out", os.path.join(here, "run"), *start]
+sys.exit(subprocess.call([sys.executable, "-m", "remac.train_codec", *arguments], env=environment))
+'''
+
+
+def recoded(path: Path, quality: int) -> bytes:
+    """The picture as lossy WebP."""
+    buffer = io.BytesIO()
+    Image.fromarray(load_picture(path)).save(buffer, "WEBP", quality=quality, method=4)
+    return buffer.getvalue()
+
+
+def pack_pictures(data: Path, out: Path) -> tuple[int, int]:
+    """Write train/ and val/ within the budget; returns (quality, bytes)."""
+    paths = [path for split in ("train", "val") for path in picture_paths(data / split)]
+    for quality in QUALITIES:
+        coded = {path: recoded(path, quality) for path in paths}
+        total = sum(map(len, coded.values()))
+        if total <= PICTURE_BUDGET:
+            break
+    else:
+        raise SystemExit(f"remac: the pictures take {total >> 20} MiB even at quality {quality}, more than {PICTURE_BUDGET >> 20}")
+    for path, content in coded.items():
+        target = out / path.parent.name / f"{path.stem}.webp"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    return quality, total
+
+
+def slimmed(state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint to start from: no optimizer, the ground decoder in half precision."""
+    model = {name: value.half() if name.startswith("decoder.") else value for name, value in state["model"].items()}
+    return {"stage": state.get("stage", "float"), "rate": state["rate"], "model": model}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m remac.gpu_bundle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
+    parser.add_argument("--start", type=Path, help="checkpoint to start from")
+    options = parser.parse_args(arguments)
+    try:
+        data = data_folder(options.data)
+        shutil.rmtree(BUNDLE, ignore_errors=True)
+        quality, total = pack_pictures(data, BUNDLE / "data")
+    except DataMissing as error:
+        print(f"remac: {error}", file=sys.stderr)
+        return 2
+    ignored = shutil.ignore_patterns("__pycache__", "*.so", "build", "*.egg-info")
+    shutil.copytree(ROOT / "remac", BUNDLE / "remac", ignore=ignored)
+    shutil.copytree(ROOT / "runtime" / "remac_runtime", BUNDLE / "runtime" / "remac_runtime", ignore=ignored)
+    compressai = importlib.util.find_spec("compressai")
+    assert compressai and compressai.origin      # remac.compressai_import needs it here as well
+    shutil.copytree(Path(compressai.origin).parent, BUNDLE / "compressai", ignore=ignored)
+    if options.start:
+        torch.save(slimmed(torch.load(options.start, map_location="cpu", weights_only=True)), BUNDLE / "start.pt")
+    (BUNDLE / "train.py").write_text(RUNNER)
+    print(f"{BUNDLE.relative_to(ROOT)}: pictures as WebP quality {quality}, {total / 2 ** 20:.1f} MiB; run `python train.py` in it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,533 @@
+"""The command `remac`: what it writes, says and returns.
+
+A stand-in codec (rows of pixels, zlib) takes the place of the network; the last tests run the real one on the small random model."""
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import errno
+import importlib.metadata
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from remac_runtime import cli, commands, compare, packets, view
+from remac_runtime.codec import EncodeOptions, LossReport
+from remac_runtime.crc import crc32c
+from remac_runtime.errors import BadInput, CorruptStream, WrongModel
+from remac_runtime.exits import Exit
+from remac_runtime.format import NO_REFERENCE
+from remac_runtime.images import Picture, companding_of, from_pixels, load_picture, save_picture, to_pixels
+
+ROOT = Path(__file__).resolve().parents[1]
+CODEC = bytes(range(8))
+RNG = np.random.default_rng(3)
+PICTURE = RNG.integers(0, 256, (300, 90, 3), dtype=np.uint8)
+
+
+# ---- the stand-in codec
+
+@dataclasses.dataclass(frozen=True)
+class FakeModel:
+    bank: object | None = "a bank"
+    bank_problem: str | None = None
+
+
+class FakeEncoder:
+    """Each band is the zlib stream of its padded pixels."""
+
+    def __init__(self, model: FakeModel, backend: str | None = None, threads: int = 1) -> None:
+        self.arguments = (model, backend, threads)
+
+    def __enter__(self) -> FakeEncoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def encode(self, picture: Picture, options: EncodeOptions) -> bytes:
+        rows, columns = picture.samples.shape[:2]
+        header = packets.StreamHeader(columns, rows, CODEC, "fake", options.quality, picture.depth, picture.grey, companding_of(picture.depth),
+                                      options.band_rows, image_id=options.image_id)
+        padded = np.pad(to_pixels(picture), ((0, header.padded_height - rows), (0, header.padded_width - columns), (0, 0)), "edge")
+        spans = [header.rows_of(band) for band in range(header.bands)]
+        data = packets.pack_stream(header, [packets.BandPayload(zlib.compress(padded[a:b].tobytes()), options.quality, 2) for a, b in spans])
+        if options.target_bytes is not None and len(data) > options.target_bytes:
+            raise BadInput(f"the picture does not fit {options.target_bytes} bytes: the smallest possible size is {len(data)}")
+        return data
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeDecoded:
+    header: packets.StreamHeader
+    picture: Picture
+    bits: np.ndarray
+    report: LossReport
+
+
+class FakeDecoder(FakeEncoder):
+    def decode(self, data: bytes, strict: bool = False, max_pixels: int = packets.MAX_PIXELS) -> FakeDecoded:
+        scanned = packets.scan(data, max_pixels)
+        header = scanned.header
+        if not CODEC.startswith(header.codec_hash):
+            raise WrongModel(f"the stream was made with codec {header.codec_hash.hex()}, the model is {CODEC.hex()}: name the right --model")
+        if strict and scanned.lost:
+            raise CorruptStream(f"bands {scanned.lost} are lost: decode without --strict to conceal them")
+        pixels = np.full((header.padded_height, header.padded_width, 3), 128, np.uint8)
+        for band, payload in scanned.bands.items():
+            first, end = header.rows_of(band)
+            pixels[first:end] = np.frombuffer(zlib.decompress(payload.payload), np.uint8).reshape(end - first, -1, 3)
+        picture = from_pixels(pixels[:header.height, :header.width], header.depth, header.grey)
+        bits = RNG.uniform(0, 500, (header.padded_height // 16, header.padded_width // 16)).astype(np.float32)
+        return FakeDecoded(header, picture, bits, LossReport(scanned.lost, header.bands, scanned.skipped_bytes))
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A working folder with a.png, b.png and bad.png, and the stand-in codec in place of the real one."""
+    for module in (commands, view):
+        monkeypatch.setattr(module, "load_model", lambda folder: FakeModel())
+        monkeypatch.setattr(module, "Decoder", FakeDecoder)
+    monkeypatch.setattr(commands, "Encoder", FakeEncoder)
+    monkeypatch.chdir(tmp_path)
+    save_picture(Picture(PICTURE), "a.png")
+    save_picture(Picture(PICTURE[::-1]), "b.png")
+    Path("bad.png").write_bytes(b"not a picture")
+    return tmp_path
+
+
+def remac(*arguments: str) -> int:
+    try:
+        return int(cli.main(list(arguments)))
+    except SystemExit as stop:   # argparse
+        return int(stop.code or 0)
+
+
+def damaged(data: bytes, band: int) -> bytes:
+    """The stream with one bit of a band's payload flipped."""
+    position = next(packet.end for packet in packets.find_packets(data) if not packet.is_header and packet.band == band) - 3
+    return data[:position] + bytes([data[position] ^ 1]) + data[position + 1:]
+
+
+# ---- help
+
+def test_help_names_commands_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert remac("--help") == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("encode", "decode", "info", "compare", "view", "examples:", "exit codes:"))
+    listed = {int(code) for code in re.findall(r"^  (\d+)  ", text, re.MULTILINE)}
+    assert listed == set(Exit)
+    for command in cli.COMMANDS:
+        assert remac(command, "--help") == 0
+        assert "exit codes:" in capsys.readouterr().out
+
+
+def test_help_does_not_import_numpy() -> None:
+    script = "import sys\nfrom remac_runtime.cli import main\ntry:\n    main(['--help'])\nfinally:\n    sys.stderr.write(str('numpy' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=_environment(), check=True)
+    assert done.stderr == "False"
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
+
+
+# ---- encode and decode
+
+def test_encode_and_decode_one_file(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert remac("encode", "a.png", "-o", "a.rmc", "--quality", "40", "--image-id", "0x1234") == 0
+    line = capsys.readouterr().out
+    assert line.startswith("a.png -> a.rmc: 90x300 8-bit colour, ") and "quality 40" in line and f"{Path('a.rmc').stat().st_size:,} bytes" in line
+    assert remac("decode", "a.rmc", "-o", "back.png") == 0
+    assert np.array_equal(load_picture("back.png").samples, PICTURE)
+    assert sorted(os.listdir()) == ["a.png", "a.rmc", "b.png", "back.png", "bad.png"]
+
+
+def test_options_reach_the_codec(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def record(self: FakeEncoder, picture: Picture, options: EncodeOptions) -> bytes:
+        seen.extend([options, self.arguments[1:], picture.depth])
+        return FakeEncoder.encode(self, picture, EncodeOptions())
+    monkeypatch.setattr(commands, "Encoder", type("Recorder", (FakeEncoder,), {"encode": record}))
+    save_picture(Picture(PICTURE[:, :, 0].astype(np.uint16), 16), "deep.png")
+    assert remac("encode", "deep.png", "-o", "d.rmc", "--target-bytes", "5000", "--strip-rows", "128", "--band-rows", "64", "--no-reference",
+                 "--depth", "12", "--image-id", "7", "--backend", "numpy", "--threads", "2") == 0
+    assert seen == [EncodeOptions(32, 5000, None, 128, 64, False, 7), ("numpy", 2), 12]
+    seen.clear()
+    assert remac("encode", "a.png", "-o", "d.rmc", "--target-psnr", "36.5") == 0
+    assert seen == [EncodeOptions(target_psnr=36.5), (None, 1), 8]
+
+
+def test_a_batch_goes_on_after_a_bad_file_and_names_it(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert remac("encode", "a.png", "bad.png", "b.png", "-o", "out") == Exit.FAILED
+    captured = capsys.readouterr()
+    assert sorted(os.listdir("out")) == ["a.rmc", "b.rmc"]
+    assert "[2/3] bad.png: is not a picture" in captured.err and "2 of 3 encoded; failed: bad.png" in captured.err
+    assert "Traceback" not in captured.err and captured.out.count("\n") == 2
+    assert remac("decode", "out/a.rmc", "out/b.rmc", "-o", "pictures/") == 0
+    assert np.array_equal(load_picture("pictures/b.png").samples, PICTURE[::-1])
+    assert "2 of 2 decoded" in capsys.readouterr().out
+
+
+def test_one_file_into_a_folder(fake: Path) -> None:
+    assert remac("encode", "a.png", "-o", "new/folder/") == 0
+    assert os.listdir("new/folder") == ["a.rmc"]
+    Path("there").mkdir()
+    assert remac("encode", "a.png", "-o", "there") == 0
+    assert os.listdir("there") == ["a.rmc"]
+
+
+def test_json_of_a_batch(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert remac("encode", "a.png", "bad.png", "-o", "out", "--json") == Exit.FAILED
+    result = json.loads(capsys.readouterr().out)
+    first, second = result["files"]
+    assert (result["command"], result["failed"]) == ("encode", 1)
+    assert first["bytes"] == Path("out/a.rmc").stat().st_size and first["bits_per_pixel"] == pytest.approx(8 * first["bytes"] / 27000, abs=1e-5)
+    assert (first["width"], first["height"], first["depth"], first["grey"], first["quality"]) == (90, 300, 8, False, 32)
+    assert set(second) == {"input", "error"}
+    assert first["semantic_reference"] is None and first["texture_reference"] is None
+
+
+def test_a_damaged_band_is_concealed_reported_and_has_its_own_exit_code(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    remac("encode", "a.png", "-o", "a.rmc")
+    Path("a.rmc").write_bytes(damaged(Path("a.rmc").read_bytes(), 1))
+    capsys.readouterr()
+    assert remac("decode", "a.rmc", "-o", "back.png", "--json") == Exit.LOSS
+    captured = capsys.readouterr()
+    assert "1 of 3 bands are lost and were concealed (rows 128-255)" in captured.err
+    (result,) = json.loads(captured.out)["files"]
+    assert (result["lost_bands"], result["lost_rows"], result["bands"]) == ([1], [[128, 255]], 3) and result["skipped_bytes"] > 0
+    assert np.array_equal(load_picture("back.png").samples[:128], PICTURE[:128])
+    assert remac("decode", "a.rmc", "-o", "strict.png", "--strict") == Exit.FAILED
+    assert not Path("strict.png").exists() and "without --strict" in capsys.readouterr().err
+    Path("c.rmc").write_bytes(b"junk" + FakeEncoder(FakeModel()).encode(Picture(PICTURE), EncodeOptions()))
+    assert remac("decode", "c.rmc", "a.rmc", "-o", "out") == Exit.LOSS, "the worst of the batch"
+    assert remac("decode", "c.rmc", "-o", "out") == 0, "bytes between intact packets cost nothing"
+
+
+def bad_streams() -> dict[str, tuple[bytes, str]]:
+    whole = FakeEncoder(FakeModel()).encode(Picture(PICTURE), EncodeOptions())
+    foreign = bytearray(packets.pack_stream(packets.StreamHeader(90, 60, bytes(8)), [packets.BandPayload(b"", 0, 0)]))
+    newer = bytearray(whole[:68])
+    newer[40] = 9
+    newer[36:40] = struct.pack("<I", crc32c(bytes(newer[:36] + newer[40:])))
+    return {"empty": (b"", "is empty"), "text": (b"hello, world" * 9, "not a remac stream"), "cut in the header": (whole[:50], "no intact packet"),
+            "damaged header alone": (b"X" + whole[1:60], "not a remac stream"), "another codec": (bytes(foreign), "made with codec"),
+            "newer version": (bytes(newer), "stream version 9.*install a newer")}
+
+
+@pytest.mark.parametrize("kind", bad_streams())
+def test_bad_streams_get_one_line_and_leave_no_file(fake: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    data, message = bad_streams()[kind]
+    Path("bad.rmc").write_bytes(data)
+    before = sorted(os.listdir())
+    assert remac("decode", "bad.rmc", "-o", "x.png") == Exit.FAILED
+    error = capsys.readouterr().err
+    assert re.search(message, error) and error.startswith("remac: error: bad.rmc: ") and error.count("\n") == 1 and error.count(":") >= 3
+    assert sorted(os.listdir()) == before
+
+
+def test_a_truncated_stream_gives_what_arrived(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    remac("encode", "a.png", "-o", "a.rmc")
+    data = Path("a.rmc").read_bytes()
+    Path("a.rmc").write_bytes(data[:len(data) * 2 // 3])
+    assert remac("decode", "a.rmc", "-o", "a2.png") == Exit.LOSS
+    assert np.array_equal(load_picture("a2.png").samples[:128], PICTURE[:128])
+
+
+def test_the_pixel_limit(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    remac("encode", "a.png", "-o", "a.rmc")
+    assert remac("decode", "a.rmc", "-o", "x.png", "--max-pixels", "26999") == Exit.FAILED
+    assert "90x300 is beyond the limit of 26999" in capsys.readouterr().err
+    assert remac("decode", "a.rmc", "-o", "x.png", "--max-pixels", "27000") == 0
+
+
+def test_a_missing_bank_is_a_warning(fake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(commands, "load_model", lambda folder: FakeModel(None, "bank.rmb is damaged"))
+    assert remac("encode", "a.png", "-o", "a.rmc") == 0
+    assert "warning: encoding without references: bank.rmb is damaged" in capsys.readouterr().err
+    assert remac("encode", "a.png", "-o", "a.rmc", "--no-reference") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_target_that_cannot_be_met(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert remac("encode", "a.png", "-o", "a.rmc", "--target-bytes", "10") == Exit.FAILED
+    assert "remac: error: a.png: the picture does not fit 10 bytes: the smallest possible size is" in capsys.readouterr().err
+    assert not Path("a.rmc").exists()
+
+
+# ---- wrong usage
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["encode", "a.png"], "-o/--output"), (["encode", "a.png", "-o", "x.rmc", "--quality", "64"], "0..63"),
+    (["encode", "a.png", "-o", "x.rmc", "--quality", "3", "--target-bytes", "9"], "not allowed with"),
+    (["encode", "a.png", "-o", "x.rmc", "--band-rows", "100"], "multiple of 64"),
+    (["encode", "a.png", "-o", "x.rmc", "--target-psnr", "nan"], "not a PSNR"),
+    (["encode", "a.png", "-o", "x.rmc", "--threads", "many"], "not a whole number"), (["encode", "a.png", "b.png", "-o", "x.rmc"], "need a folder"),
+    (["encode", "a.png", "b.png", "-o", "bad.png"], "need a folder"), (["encode", "a.png", "b.png", "-o", "x", "--image-id", "1"], "one picture"),
+    (["encode", "a.png", "-o", "b.png"], "name it b.rmc"), (["encode", "a.png", "./a.png", "-o", "x"], "both be written"),
+    (["decode", "a.png", "-o", "a.png"], "overwrite itself"), (["view", "a.rmc", "-o", "a.pdf"], ".html or a .png"),
+    (["explode"], "invalid choice"), ([], "COMMAND"),
+])
+def test_wrong_usage(fake: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    before = sorted(os.listdir())
+    assert remac(*arguments) == Exit.USAGE
+    error = capsys.readouterr().err
+    assert message in error and "usage: remac" in error
+    assert sorted(os.listdir()) == before
+
+
+# ---- interruptions and machine trouble
+
+def test_a_signal_at_the_worst_moment(fake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        def killed(self: Path, target: Path, number: int = number) -> None:
+            assert self.stat().st_size > 0, "the new file is written, but not yet in place"
+            os.kill(os.getpid(), number)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", killed)
+            assert remac("encode", "a.png", "b.png", "-o", "out") == Exit.INTERRUPTED
+        assert os.listdir("out") == [] and "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_full_disk(fake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(self: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+    monkeypatch.setattr(Path, "replace", full)
+    assert remac("encode", "a.png", "-o", "a.rmc") == Exit.FAILED
+    assert "no space left on device: check the path" in capsys.readouterr().err and sorted(os.listdir()) == ["a.png", "b.png", "bad.png"]
+
+
+def test_a_folder_that_cannot_be_made(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert remac("encode", "a.png", "-o", "bad.png/x/") == Exit.FAILED
+    error = capsys.readouterr().err
+    assert error.startswith("remac: error: ") and error.count("\n") == 1
+    assert remac("encode", "a.png", "-o", "nowhere/x.rmc") == Exit.FAILED
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_bug_is_one_line_unless_asked_for(fake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object) -> bytes:
+        raise ZeroDivisionError("division\nby zero")
+    monkeypatch.setattr(FakeEncoder, "encode", broken)
+    assert remac("encode", "a.png", "b.png", "-o", "out") == Exit.FAILED
+    assert "a.png: internal error (ZeroDivisionError: division by zero): please report it" in capsys.readouterr().err
+    monkeypatch.setenv(cli.DEBUG_VARIABLE, "1")
+    with pytest.raises(ZeroDivisionError):
+        remac("encode", "a.png", "-o", "x.rmc")
+
+
+def test_a_closed_pipe_is_no_error_message(fake: Path) -> None:
+    remac("encode", "a.png", "-o", "a.rmc", "--band-rows", "64")
+    script = f"{sys.executable} -m remac_runtime info a.rmc | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=_environment(), check=False)
+    assert done.stderr == ""
+
+
+# ---- sub-commands of other packages
+
+class FakeEntry:
+    name = "train"
+
+    def load(self) -> Any:
+        return lambda arguments: 7 if arguments == ["--steps", "3"] else 8
+
+
+def test_sub_commands_of_the_toolkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [FakeEntry()] if group == cli.PLUGIN_GROUP else [])
+    assert remac("train", "--steps", "3") == 7
+    assert remac("--help") == 0
+    assert "train" in capsys.readouterr().out
+    broken = FakeEntry()
+    broken.load = lambda: importlib.import_module("not_there")  # type: ignore[method-assign]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [broken])
+    assert remac("train") == Exit.FAILED
+    assert "train cannot be loaded" in capsys.readouterr().err
+
+
+# ---- info
+
+def test_info(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    remac("encode", "a.png", "-o", "a.rmc", "--image-id", "0xCAFE", "--quality", "9")
+    capsys.readouterr()
+    assert remac("info", "a.rmc") == 0
+    text = capsys.readouterr().out
+    assert all(part in text for part in ("90x300, 8-bit colour", "0x0000cafe", "fake", CODEC.hex(), "3 of 128 rows, 3 intact", "damage      none",
+                                         "band 2, quality 9, 4 lanes"))
+    assert remac("info", "a.rmc", "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    data = Path("a.rmc").read_bytes()
+    assert [packet["kind"] for packet in content["packets"]] == ["header", "band", "band", "band"]
+    assert sum(packet["bytes"] for packet in content["packets"]) == content["bytes"] == len(data)
+    assert content["packets"][1]["crc"] == data[68 + 36:68 + 40][::-1].hex()
+    assert content["references"] == {"kind": "none", "semantic": None, "texture": None, "bank_hash": None, "earlier_image": None}
+
+
+def test_info_of_damaged_streams(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = FakeEncoder(FakeModel()).encode(Picture(PICTURE), EncodeOptions())
+    other = FakeEncoder(FakeModel()).encode(Picture(PICTURE[:50]), EncodeOptions())
+    Path("a.rmc").write_bytes(damaged(data, 2)[68:] + other)
+    assert remac("info", "a.rmc") == Exit.LOSS
+    text = capsys.readouterr().out
+    assert all(part in text for part in ("the header packet is lost", "lost bands 2", "packets of other pictures: 2", "bytes outside intact packets",
+                                         "of another picture"))
+    Path("a.rmc").write_bytes(b"")
+    assert remac("info", "a.rmc") == Exit.FAILED
+    assert capsys.readouterr().err.startswith("remac: error: a.rmc: the file is empty")
+    assert remac("info", "absent.rmc", "--json") == Exit.FAILED
+    assert "no such file" in json.loads(capsys.readouterr().out)["error"]
+
+
+# ---- compare
+
+def test_compare_pictures(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changed = PICTURE.copy()
+    changed[7, 5, 2] ^= 4
+    changed[9, 1, 0] ^= 1
+    save_picture(Picture(changed), "c.ppm")
+    assert remac("compare", "a.png", "a.png") == Exit.OK
+    assert "equal: 81,000 elements, uint8[300,90,3]" in capsys.readouterr().out
+    assert remac("compare", "a.png", "c.ppm") == Exit.DIFFERENT
+    text = capsys.readouterr().out
+    values = f"{PICTURE[7, 5, 2]} and {changed[7, 5, 2]}"
+    assert "2 of 81,000 elements differ; first at [7, 5, 2] (row, column, channel): " + values + "; largest difference 4" in text
+    assert remac("compare", "a.png", "c.ppm", "--json") == Exit.DIFFERENT
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["different"], facts["first"], facts["largest"]) == (2, [7, 5, 2], 4)
+    assert facts["psnr_db"] == pytest.approx(10 * np.log10(255 ** 2 / (17 / 81000)), abs=1e-3)
+    save_picture(Picture(PICTURE[:-1]), "c.png")
+    assert remac("compare", "a.png", "c.png") == Exit.SHAPES_DIFFER
+    save_picture(Picture(PICTURE[:, :, 0]), "c.png")
+    assert remac("compare", "a.png", "c.png") == Exit.SHAPES_DIFFER
+    assert "uint8[300,90,3] and uint8[300,90]" in capsys.readouterr().out
+
+
+def test_compare_arrays(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a = np.array([[1.0, np.nan], [3.0, 4.0]])
+    nearly = a.copy()
+    nearly[1, 1] += 1e-3
+    for name, array in (("a", a), ("b", nearly), ("c", a.astype(np.float32)), ("d", np.int32(5)), ("e", np.int32(6))):
+        np.save(name, array)
+    assert [remac("compare", "a.npy", name) for name in ("a.npy", "b.npy", "c.npy")] == [Exit.OK, Exit.DIFFERENT, Exit.SHAPES_DIFFER]
+    assert "1 of 4 elements differ; first at [1, 1]: 4.0 and 4.001; largest difference 0.001" in capsys.readouterr().out
+    assert remac("compare", "d.npy", "e.npy") == Exit.DIFFERENT
+    Path("x.npy").write_bytes(b"rubbish")
+    assert remac("compare", "a.npy", "x.npy") == Exit.FAILED
+    assert remac("compare", "a.npy", "a.png") == Exit.FAILED
+    assert "one kind" in capsys.readouterr().err
+
+
+def test_compare_streams_says_where(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    remac("encode", "a.png", "-o", "a.rmc")
+    data = Path("a.rmc").read_bytes()
+    Path("b.rmc").write_bytes(damaged(data, 1))
+    Path("c.rmc").write_bytes(data + b"x")
+    capsys.readouterr()
+    assert remac("compare", "a.rmc", "b.rmc") == Exit.DIFFERENT
+    assert "in the payload of the packet 2, band 1" in capsys.readouterr().out
+    assert remac("compare", "a.rmc", "c.rmc") == Exit.SHAPES_DIFFER
+    assert f"lengths differ: {len(data):,} and {len(data) + 1:,} bytes; 0 of the first" in capsys.readouterr().out
+    assert compare.load(Path("a.rmc")).kind == "bytes"
+
+
+# ---- view
+
+def test_view_page_is_self_contained(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    remac("encode", "a.png", "-o", "a<b>.rmc")
+    Path("a<b>.rmc").write_bytes(damaged(Path("a<b>.rmc").read_bytes(), 1))
+    assert remac("view", "a<b>.rmc") == Exit.LOSS
+    text = Path("a<b>.html").read_text()
+    assert "<b>" not in text and "a&lt;b&gt;.rmc" in text
+    assert not re.search(r"""(href|src)=["'](?!data:)""", text) and "url(http" not in text
+    assert text.count('class="lost"') == 2 and text.count('class="band"') == 4, "two figures, three bands"
+    assert "concealed" in text and "rows 128-255" in text
+    uris = re.findall(r'href="data:image/png;base64,([^"]+)"', text)
+    assert len(uris) == 3
+
+
+def test_view_picture(fake: Path) -> None:
+    remac("encode", "a.png", "-o", "a.rmc")
+    assert remac("view", "a.rmc", "-o", "view.png") == 0
+    shown = np.asarray(Image.open("view.png"))
+    assert np.array_equal(shown[16:16 + 128, 16:16 + 90], PICTURE[:128]), "the decoded picture, up to the line of the second band"
+    assert np.array_equal(shown[16 + 128, 16], view._BAND_COLOUR)
+    blocks = shown[16:16 + 300, 16 + 90 + 16:16 + 90 + 16 + 90]
+    assert len(np.unique(blocks[:16, :16].reshape(-1, 3), axis=0)) == 1, "a colour for each block"
+
+
+def test_heat_map_is_brighter_where_more_bits_are() -> None:
+    heat = view.heat_map(np.linspace(0, 1000, 400, dtype=np.float32).reshape(20, 20))
+    brightness = heat.colours.reshape(-1, 3).astype(int).sum(1)
+    assert np.all(np.diff(brightness) >= 0) and heat.top == pytest.approx(1000 / 256, rel=0.02)
+    assert np.array_equal(view.heat_map(np.zeros((2, 2), np.float32)).colours[0, 0], view._ANCHORS[0])
+
+
+def test_references_in_the_view() -> None:
+    header = packets.StreamHeader(64, 64, CODEC, reference_kind=1, semantic=3, texture=NO_REFERENCE, bank_hash=b"01234567")
+    decoded: Any = argparse.Namespace(header=header)
+    assert view.reference_text(decoded) == f"entry 3 for the entropy parameters; bank {b'01234567'.hex()}"
+
+
+# ---- the real codec on the small random model
+
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small_model: Path) -> Path:
+    """A working folder with a picture; the ground decoder, which needs trained weights, shows the first latents."""
+    from remac_runtime.ground import GroundDecoder
+
+    def show(self: GroundDecoder, y_hat: np.ndarray, *_: object) -> np.ndarray:
+        return np.clip((y_hat[:, :, :3] >> 10) + 128, 0, 255).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+    monkeypatch.setattr(GroundDecoder, "decode", show)
+    monkeypatch.setenv("REMAC_MODEL", str(small_model))
+    monkeypatch.chdir(tmp_path)
+    Image.open(ROOT / "samples" / "spirit_husband_hill_terrain.png").convert("RGB").crop((0, 0, 150, 140)).save("a.png")
+    return tmp_path
+
+
+def test_the_real_codec(real: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert remac("encode", "a.png", "-o", "a.rmc", "--backend", "numpy", "--band-rows", "64") == 0
+    assert remac("encode", "a.png", "-o", "b.rmc", "--backend", "numpy", "--band-rows", "64", "--strip-rows", "64") == 0
+    assert remac("compare", "a.rmc", "b.rmc") == 0
+    capsys.readouterr()
+    assert remac("info", "a.rmc", "--json") == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["width"], content["height"], content["bands"], content["profile"]) == (150, 140, 3, "small")
+    assert content["references"]["kind"] == "bank" and content["references"]["semantic"] in range(3)
+    assert remac("decode", "a.rmc", "-o", "whole.png", "--backend", "numpy") == 0
+    Path("b.rmc").write_bytes(damaged(Path("a.rmc").read_bytes(), 1))
+    assert remac("decode", "b.rmc", "-o", "concealed.png", "--backend", "numpy") == Exit.LOSS
+    whole, concealed = load_picture("whole.png").samples, load_picture("concealed.png").samples
+    assert whole.shape == (140, 150, 3) and np.array_equal(whole[:64], concealed[:64]) and np.array_equal(whole[128:], concealed[128:])
+    assert remac("view", "b.rmc", "-o", "view.html", "--backend", "numpy") == Exit.LOSS
+    assert "for the entropy parameters" in Path("view.html").read_text()
+
+
+def test_the_real_codec_meets_its_byte_budget(real: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert remac("encode", "a.png", "-o", "a.rmc", "--backend", "numpy", "--target-bytes", "1", "--json") == Exit.FAILED
+    smallest = int(re.findall(r"(\d+) bytes \(quality 0\)", json.loads(capsys.readouterr().out)["files"][0]["error"])[0])
+    assert remac("encode", "a.png", "-o", "a.rmc", "--backend", "numpy", "--target-bytes", str(smallest + 500)) == 0
+    assert smallest <= Path("a.rmc").stat().st_size <= smallest + 500
+
+
+def test_errors_about_the_model(real: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert remac("encode", "a.png", "-o", "a.rmc", "--model", "nowhere") == Exit.FAILED
+    assert "nowhere" in capsys.readouterr().err
+    monkeypatch.setenv("REMAC_MODEL", str(real))
+    (real / "network.rmn").write_bytes(b"RMACNET1 but damaged")
+    assert remac("encode", "a.png", "-o", "a.rmc") == Exit.FAILED
+    error = capsys.readouterr().err
+    assert error.startswith("remac: error: ") and error.count("\n") == 1 and not Path("a.rmc").exists()

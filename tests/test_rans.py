@@ -1,0 +1,280 @@
+"""The entropy coder (FORMAT 6): its three bodies against each other and against the scalar coder of coder_cases.py."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from coder_cases import BODIES, LIMIT, Band, Table, available, body, combine, escape_bits, outcome, pack, random_band, scalar_encode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from remac_runtime import rans
+from remac_runtime.errors import CorruptStream
+from remac_runtime.network import read_network
+
+pytestmark = pytest.mark.filterwarnings("error")   # a NumPy overflow must not pass unseen
+
+
+def outcomes(payload: bytes, combined: rans.CombinedTables, lanes_log2: int, calls: Sequence[NDArray[np.uint16]]) -> list[int] | None:
+    """The same from every body, which must agree."""
+    results = []
+    for name in available():
+        with body(name):
+            results.append(outcome(payload, combined, lanes_log2, calls))
+    assert all(result == results[0] for result in results)
+    return results[0]
+
+
+# ---- the same bytes -----------------------------------------------------------------------------------------------------------------------------
+
+def test_bytes_worked_out_by_hand() -> None:
+    """Table of symbol 0 and the escape, f = 2^13 each. 0: x = (2^16 div 2^13 << 14) + 0 = 0x20000. 5: x = 0x20000 + 2^13; e = 4, e + 1 = 101b, m = 2:
+    bits 0 00 101."""
+    combined = combine([Table(0, [0, 2 ** 13, 2 ** 14])] * 2)
+    for name in available():
+        with body(name):
+            assert rans.encode(np.array([0], np.int32), np.array([0], np.uint16), combined, 0) == bytes.fromhex("00000200")
+            assert rans.encode(np.array([5], np.int32), np.array([1], np.uint16), combined, 0) == bytes.fromhex("00200200 14")
+            assert rans.encode(np.array([], np.int32), np.array([], np.uint16), combined, 1) == bytes.fromhex("00000100 00000100")
+    assert scalar_encode([(Table(0, [0, 2 ** 13, 2 ** 14]), 5)], 0) == bytes.fromhex("00200200 14")
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(0, 2 ** 32 - 1), st.integers(0, 8), st.sampled_from(["0", "1", "L-1", "L", "L+1", "some"]), st.integers(0, 700))
+def test_every_body_gives_the_bytes_of_the_format(seed: int, lanes_log2: int, count: str, some: int) -> None:
+    lanes = 2 ** lanes_log2
+    band = random_band(seed, {"0": 0, "1": 1, "L-1": lanes - 1, "L": lanes, "L+1": lanes + 1, "some": some}[count])
+    expected, combined = band.scalar(lanes_log2), combine(band.tables)
+    cuts = np.sort(np.random.default_rng(seed).integers(0, len(band.symbols) + 1, 3))    # calls end in the middle of rounds, or are empty
+    for name in available():
+        with body(name):
+            assert rans.encode(band.symbols, band.numbers, combined, lanes_log2) == expected
+    assert outcomes(expected, combined, lanes_log2, np.split(band.numbers, cuts)) == band.symbols.tolist()
+
+
+def test_largest_and_smallest_tables() -> None:
+    """2^14 entries of frequency 1, and frequency 2^14 - 1 beside 1."""
+    tables = [Table(-8192, list(range(2 ** 14 + 1))), Table(0, [0, 2 ** 14 - 1, 2 ** 14]), Table(0, [0, 1, 2 ** 14])]
+    symbols = np.array([-8192, 8190, 8191, 0, 0, 0, -1, 1, 0, 0, -LIMIT + 1, LIMIT - 1] * 9, np.int32)
+    numbers = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2] * 9, np.uint16)
+    band = Band(tables, numbers, symbols)
+    for lanes_log2 in (0, 3):
+        for name in available():
+            with body(name):
+                assert rans.encode(symbols, numbers, combine(tables), lanes_log2) == band.scalar(lanes_log2)
+        assert outcomes(band.scalar(lanes_log2), combine(tables), lanes_log2, [numbers]) == symbols.tolist()
+
+
+def test_reciprocals_divide_exactly() -> None:
+    """csrc/remac.c divides by f as (x * ceil(2^46 / f)) >> 46 for every x < f << 18, in 64 bits."""
+    cdfs = [Table(0, [0, f, 2 ** 14]) for f in range(1, 2 ** 14)]
+    reciprocal = rans.combine_tables(pack(cdfs), pack(cdfs[:1])).reciprocal[0:-3:3].tolist()
+    for f, r in enumerate(reciprocal, 1):
+        top = (f << 18) - 1
+        assert top * r < 2 ** 64
+        for x in (0, f - 1, f, 12345 * f - 1, 12345 * f, top - f, top):
+            assert x * r >> 46 == x // f
+
+
+@pytest.mark.parametrize(("n", "lanes_log2"), [(0, 0), (1, 0), (4096, 0), (8191, 0), (8192, 1), (16383, 1), (16384, 2), (262143, 5), (262144, 6),
+                                               (10 ** 9, 6)])
+def test_lanes_of_the_encoder(n: int, lanes_log2: int) -> None:
+    assert rans.lanes_log2_for(n) == lanes_log2
+
+
+# ---- damage -------------------------------------------------------------------------------------------------------------------------------------
+
+def padding_bits(band: Band) -> int:
+    bits = [escape_bits(band.tables[t], int(k)) for t, k in zip(band.numbers, band.symbols, strict=True)
+            if not 0 <= k - band.tables[t].first < band.tables[t].entries - 1]
+    return -sum(map(len, bits)) % 8
+
+
+@pytest.mark.parametrize(("seed", "n", "lanes_log2"), [(1, 40, 0), (2, 40, 1), (3, 70, 2), (4, 33, 5)])
+def test_every_flipped_bit_is_noticed_or_changes_symbols(seed: int, n: int, lanes_log2: int) -> None:
+    band = random_band(seed, n)
+    payload, combined, symbols = band.scalar(lanes_log2), combine(band.tables), band.symbols.tolist()
+    assert outcomes(payload, combined, lanes_log2, [band.numbers]) == symbols
+    unnoticed = 0
+    for bit in range(8 * len(payload)):
+        damaged = bytearray(payload)
+        damaged[bit // 8] ^= 1 << bit % 8
+        unnoticed += outcomes(bytes(damaged), combined, lanes_log2, [band.numbers]) == symbols
+    assert unnoticed == padding_bits(band)     # FORMAT 6.3 leaves the rest of the last escape byte open
+
+
+@pytest.mark.parametrize(("seed", "lanes_log2"), [(5, 0), (6, 2), (7, 5)])
+def test_every_truncation_and_insertion_is_noticed(seed: int, lanes_log2: int) -> None:
+    band = random_band(seed, 50)
+    payload, combined, symbols = band.scalar(lanes_log2), combine(band.tables), band.symbols.tolist()
+    for size in range(len(payload)):
+        assert outcomes(payload[:size], combined, lanes_log2, [band.numbers]) != symbols
+    for at in range(len(payload) + 1):
+        assert outcomes(payload[:at] + b"\0" + payload[at:], combined, lanes_log2, [band.numbers]) != symbols
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.binary(max_size=120), st.integers(0, 8), st.integers(0, 2 ** 16), st.integers(0, 150))
+def test_garbage_gives_the_same_outcome_in_every_body(payload: bytes, lanes_log2: int, seed: int, n: int) -> None:
+    states = b"".join((x | 0x10000).to_bytes(4, "little") for x in range(seed, seed + 2 ** lanes_log2))
+    band = random_band(seed, n)
+    for whole in (payload, states + payload):
+        outcomes(whole, combine(band.tables), lanes_log2, [band.numbers])
+
+
+@pytest.mark.parametrize("lanes_log2", [0, 5])
+def test_hostile_escapes(lanes_log2: int) -> None:
+    table = Table(0, [0, 2 ** 13, 2 ** 14])
+    band = Band([table, table], np.array([1], np.uint16), np.array([7], np.int32))
+    combined, calls = combine(band.tables), [band.numbers]
+
+    def decoded(bits: list[int]) -> list[int] | None:
+        return outcomes(band.scalar(lanes_log2, bits), combined, lanes_log2, calls)
+
+    assert decoded(escape_bits(table, LIMIT - 1)) == [LIMIT - 1]
+    assert decoded(escape_bits(table, -LIMIT + 1)) == [-LIMIT + 1]
+    assert decoded(escape_bits(table, LIMIT)) is None
+    assert decoded(escape_bits(table, -LIMIT)) is None
+    assert decoded([0] + [0] * 20 + [1] + [0] * 20) is None      # e + 1 = 2^20, the symbol 2^20
+    assert decoded([0] + [0] * 21 + [1] + [0] * 21) is None
+    assert decoded([0] * 400) is None
+    assert decoded([]) is None
+    assert decoded([1, 0, 0, 0, 0, 0, 1]) is None                # cut off in the middle
+
+
+def test_escape_bits_may_not_run_into_words() -> None:
+    """Nor may words be read from escape bytes: the decoder must stop where they meet."""
+    table = Table(0, [0, 1, 2 ** 14])
+    band = Band([table, table], np.zeros(60, np.uint16), np.array([0] * 50 + [3] * 10, np.int32))
+    payload, combined = band.scalar(0), combine(band.tables)
+    size = -(-10 * len(escape_bits(table, 3)) // 8)
+    for drop in range(1, size + 1):
+        assert outcomes(payload[:-size] + payload[drop - size:] if drop < size else payload[:-size], combined, 0, [band.numbers]) is None
+    more = [np.concatenate([band.numbers, np.zeros(40, np.uint16)])]
+    assert outcomes(payload, combined, 0, more) is None
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_bad_starts_and_ends(name: str) -> None:
+    band = random_band(11, 30)
+    payload, combined = band.scalar(1), combine(band.tables)
+    with body(name):
+        for lanes_log2, data, message in ((9, payload, "lanes"), (15, payload, "lanes"), (1, payload[:7], "states alone take 8"),
+                                          (1, bytes(4) + payload[4:], "damaged: a lane state"), (0, b"", "take 4")):
+            with pytest.raises(CorruptStream, match=message):
+                rans.BandDecoder(data, combined, lanes_log2)
+        decoder = rans.BandDecoder(payload, combined, 1)
+        decoder.decode(band.numbers[:-1])
+        with pytest.raises(CorruptStream, match="damaged"):
+            decoder.finish()
+        decoder.decode(band.numbers[-1:])
+        decoder.finish()
+        with pytest.raises(CorruptStream, match="do not fill"):
+            rans.BandDecoder(bytes.fromhex("00000100 00000100 ab"), combined, 1).finish()
+
+
+# ---- our own bugs -------------------------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", BODIES)
+def test_calls_that_cannot_be_right(name: str) -> None:
+    combined = combine([Table(0, [0, 2 ** 13, 2 ** 14])] * 2)
+    symbols, numbers = np.array([0, 1, 0], np.int32), np.array([0, 1, 1], np.uint16)
+    with body(name):
+        for k in (LIMIT, -LIMIT, 2 ** 31 - 1, -2 ** 31):
+            with pytest.raises(ValueError, match="symbol reaches"):
+                rans.encode(np.array([0, k, 0], np.int32), numbers, combined, 0)
+        with pytest.raises(ValueError, match="does not exist"):
+            rans.encode(symbols, numbers + 1, combined, 0)
+        with pytest.raises(ValueError, match="lanes"):
+            rans.encode(symbols, numbers, combined, 9)
+        with pytest.raises(ValueError, match="2 tables"):
+            rans.encode(symbols, numbers[:2], combined, 0)
+        decoder = rans.BandDecoder(rans.encode(symbols, numbers, combined, 0), combined, 0)
+        with pytest.raises(ValueError, match="does not exist"):
+            decoder.decode(np.array([2], np.uint16))
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_another_table_does_not_decode(name: str) -> None:
+    """One frequency moved by one: what the encoder meant is lost."""
+    band = random_band(21, 200)
+    table = int(np.bincount(band.numbers).argmax())
+    cdf = list(band.tables[table].cdf)
+    at = next(i for i in range(1, len(cdf) - 1) if cdf[i + 1] - cdf[i] > 1)
+    cdf[at] += 1
+    mutated = [t if i != table else Table(t.first, cdf) for i, t in enumerate(band.tables)]
+    with body(name):
+        assert outcome(band.scalar(2), combine(band.tables), 2, [band.numbers]) == band.symbols.tolist()
+        assert outcome(band.scalar(2), combine(mutated), 2, [band.numbers]) != band.symbols.tolist()
+
+
+# ---- order (FORMAT 6.1) and the network's tables --------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["c", "singly"])
+@pytest.mark.parametrize("coded_from", [0, 1, 30, 63])
+def test_collect_and_scatter(name: str, coded_from: int) -> None:
+    rng = np.random.default_rng(coded_from)
+    for shape in ((3, 5, 32), (1, 1, 1), (0, 4, 8), (2, 3, 7)):
+        index = rng.integers(0, 64, shape).astype(np.uint8)
+        symbols = np.where(index < coded_from, 0, rng.integers(-LIMIT + 1, LIMIT, shape)).astype(np.int32)
+        expected = [(int(k), int(i) + 96) for k, i in zip(symbols.ravel(), index.ravel(), strict=True) if i >= coded_from]
+        with body(name):
+            coded, tables = rans.collect(symbols, index, coded_from, 96)
+            assert coded.dtype == np.int32 and tables.dtype == np.uint16
+            assert list(zip(coded.tolist(), tables.tolist(), strict=True)) == expected
+            assert np.array_equal(rans.coded_tables(index, coded_from, 96), tables)
+            spread = rans.scatter(coded, index, coded_from)
+            assert spread.dtype == np.int32 and np.array_equal(spread, symbols)
+            with pytest.raises(ValueError, match="places"):
+                rans.scatter(np.append(coded, np.int32(1)), index, coded_from)
+            if len(coded):
+                with pytest.raises(ValueError, match="places"):
+                    rans.scatter(coded[:-1], index, coded_from)
+                with pytest.raises(ValueError, match="shape"):
+                    rans.collect(symbols.ravel(), index, coded_from, 96)
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_band_of_the_small_network(small_model: Path, name: str) -> None:
+    """z, then two phases, as the codec does it; the estimate of the bits is that of the band within the cost of its states."""
+    network = read_network(small_model / "network.rmn")
+    combined, rng = rans.combine(network), np.random.default_rng(3)
+    z = rng.integers(0, 256, (2, 3, network.hyper))
+    index = rng.integers(0, 64, (2, 4, 6, network.latents)).astype(np.uint8)
+    sigma = 0.1 * 2 ** (index / 5)
+    symbols = np.where(index < network.coded_from, 0, np.rint(rng.laplace(0, sigma))).astype(np.int32)
+    symbols[0, 0, 0, :4] = -1000, 1000, LIMIT - 1, -LIMIT + 1
+    symbols[index < network.coded_from] = 0
+    z_tables = np.tile(np.arange(network.hyper, dtype=np.uint16), 6)
+    with body(name):
+        parts = [rans.collect(symbols[p], index[p], network.coded_from, network.hyper) for p in range(2)]
+        coded = np.concatenate([z.ravel().astype(np.int32), *(part[0] for part in parts)])
+        numbers = np.concatenate([z_tables, *(part[1] for part in parts)])
+        payload = rans.encode(coded, numbers, combined, 3)
+        decoder = rans.BandDecoder(payload, combined, 3)
+        assert np.array_equal(decoder.decode(z_tables), z.ravel())
+        for p in range(2):
+            decoded = rans.decode_phase(decoder, index[p], network)
+            assert decoded.dtype == np.int32 and np.array_equal(decoded, symbols[p])
+        decoder.finish()
+        only_y = rans.encode(coded[z.size:], numbers[z.size:], combined, 0)
+        bits = [rans.estimated_bits(symbols[p], index[p], combined, network) for p in range(2)]
+    assert bits[0].shape == (4, 6) and bits[0].dtype == np.float32 and min(b.min() for b in bits) >= 0
+    assert abs(sum(float(b.sum()) for b in bits) - 8 * len(only_y)) < 40 + 0.001 * 8 * len(only_y)
+
+
+def test_combined_tables_are_those_of_z_then_those_of_y(small_model: Path) -> None:
+    network = read_network(small_model / "network.rmn")
+    combined = rans.combine(network)
+    assert combined.hyper == network.hyper == len(network.z_tables)
+    for t in range(len(combined.first)):
+        source, number = (network.z_tables, t) if t < network.hyper else (network.y_tables, t - network.hyper)
+        cdf = combined.cdf[combined.start[t]:combined.start[t + 1]]
+        assert combined.first[t] == source.first[number]
+        assert np.array_equal(cdf, source.cdf[source.start[number]:source.start[number + 1]])
+        entries = combined.entry_of_slot[t << 14:t + 1 << 14] - combined.start[t]
+        assert all(cdf[entries[slot]] <= slot < cdf[entries[slot] + 1] for slot in range(0, 2 ** 14, 61))
+        assert np.array_equal(combined.lookup[t], entries[::64])

@@ -1,0 +1,176 @@
+"""The harness of the rate-distortion benchmark with toy codecs: results files, resuming, the summary and its report."""
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import rd
+from benchmarks.datasets import DataMissingError, EvalImage, evaluation_images, pixel_hash
+from benchmarks.measure import Peer, Picture, run
+from benchmarks.metrics import RDPoint
+from benchmarks.peers import all_peers, is_grey
+from benchmarks.store import ImageResults, Results, ResultsError, load, merge, save
+from benchmarks.summary import summarise
+
+VERSIONS = {"toy": "1"}
+
+
+class ToyCodec:
+    """Keeps the upper bits of each sample and counts how often it was called."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def peer(self, settings: str = "toy", qualities: tuple[float, ...] = (4, 6, 8)) -> Peer:
+        """As a codec under test; the quality is the bits kept."""
+        return Peer("toy", settings, qualities, self.encode, self.decode)
+
+    def encode(self, picture: Picture, quality: float) -> bytes:
+        """Shape, then the samples, coarser and repeated less the lower the quality."""
+        self.calls += 1
+        coarse = picture >> (8 - int(quality)) << (8 - int(quality))
+        return bytes(picture.shape[:2]) + coarse.tobytes() + bytes(int(quality))
+
+    def decode(self, coded: bytes) -> Picture:
+        """The samples."""
+        height, width = coded[:2]
+        return np.frombuffer(coded, np.uint8, height * width * 3, 2).reshape(height, width, 3)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> tuple[EvalImage, ...]:
+    """Two small pictures in files."""
+    generator = np.random.default_rng(1)
+    found = []
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}.png"
+        Image.fromarray(generator.integers(0, 256, (12, 16, 3), np.uint8)).save(path)
+        found.append(EvalImage("test", path))
+    return tuple(found)
+
+
+def test_finished_pairs_are_not_measured_again(pictures: tuple[EvalImage, ...], tmp_path: Path) -> None:
+    codec, path = ToyCodec(), tmp_path / "out" / "results.json"
+    run([codec.peer()], pictures[:1], path, VERSIONS)
+    assert codec.calls == 3
+    results = run([codec.peer()], pictures, path, VERSIONS)
+    assert codec.calls == 6
+    assert load(path) == results
+    assert results.images["test/a"].curves["toy"][-1].psnr_db == math.inf
+
+
+@pytest.mark.parametrize("change", [lambda peer: replace(peer, settings="other"), lambda peer: replace(peer, qualities=(3, 6, 8))])
+def test_a_codec_that_is_run_otherwise_is_measured_again(change: Callable[[Peer], Peer], pictures: tuple[EvalImage, ...], tmp_path: Path) -> None:
+    codec, path = ToyCodec(), tmp_path / "results.json"
+    run([codec.peer()], pictures, path, VERSIONS)
+    run([change(codec.peer())], pictures, path, VERSIONS)
+    assert codec.calls == 12
+
+
+def test_results_of_other_libraries_or_pictures_are_not_mixed(pictures: tuple[EvalImage, ...], tmp_path: Path) -> None:
+    codec, path = ToyCodec(), tmp_path / "results.json"
+    run([codec.peer()], pictures, path, VERSIONS)
+    with pytest.raises(ResultsError, match="toy 1, here is 2"):
+        run([codec.peer()], pictures, path, {"toy": "2"})
+    Image.new("RGB", (16, 12)).save(pictures[0].path)
+    with pytest.raises(ResultsError, match="another picture"):
+        run([codec.peer()], pictures, path, VERSIONS)
+
+
+def test_missing_pictures_are_one_line_that_names_the_variable(tmp_path: Path) -> None:
+    with pytest.raises(DataMissingError, match="REMAC_DATA") as caught:
+        evaluation_images(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 99}'])
+def test_what_is_no_results_file_is_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    with pytest.raises(ResultsError, match="results.json"):
+        load(path)
+
+
+def image_with(pixels: str = "p", **factors: float) -> ImageResults:
+    """Results of a 100x80 picture: curves that are the anchor's times a factor."""
+    curves = {}
+    for name, factor in factors.items():
+        curves[name] = tuple(RDPoint(quality, 1000 * factor * 2 ** (index / 3), 28.0 + index) for index, quality in enumerate((10, 30, 60, 85, 95)))
+    return ImageResults(100, 80, pixels, curves)
+
+
+def toy_results() -> tuple[Results, Results]:
+    """Peers and ours on two pictures; ours is smaller than JPEG 2000 on one of them only."""
+    peers = Results({"pillow": "1"}, {"jpeg420": "s", "jpeg2000": "s"},
+                    {"test/a": image_with(jpeg420=1, jpeg2000=0.5), "test/b": image_with(jpeg420=1, jpeg2000=0.75)})
+    ours = Results({}, {"remac-m": "hash"}, {"test/a": image_with(**{"remac-m": 0.625}), "test/b": image_with(**{"remac-m": 0.375})})
+    return peers, ours
+
+
+def test_merge_refuses_other_pictures_of_the_same_name_and_a_codec_twice() -> None:
+    peers, ours = toy_results()
+    ours.images["test/a"].pixels = "other"
+    with pytest.raises(ResultsError, match="test/a"):
+        merge([peers, ours])
+    with pytest.raises(ResultsError, match="two results files"):
+        merge([peers, peers])
+
+
+def test_summary_of_known_factors() -> None:
+    codec = summarise(merge(toy_results()))["test"].codecs["remac-m"]
+    assert codec.bd_rate == pytest.approx({"test/a": -0.375, "test/b": -0.625})
+    assert codec.bd_rate_mean == pytest.approx(-0.5)
+    assert codec.bytes_at_operating_point == pytest.approx(0.5)
+    assert codec.worst == ("test/a", "test/b")
+    assert codec.costlier_than_rival == ("test/a",)
+    assert codec.rival_bd_rate["test/a"] == pytest.approx(0.25)
+    assert codec.bits_per_pixel_range == pytest.approx((8 * 375 / 8000, 8 * 625 * 2 ** (4 / 3) / 8000))
+    assert codec.qualities[0].psnr_db == 28.0
+    assert codec.qualities[0].bits_per_pixel == pytest.approx(0.5)
+
+
+def test_report_is_complete_and_repeatable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, results in zip(("peers.json", "ours.json"), toy_results(), strict=True):
+        save(tmp_path / name, results)
+    arguments = ["--peers", str(tmp_path / "peers.json"), "--codec-results", str(tmp_path / "ours.json"), "--out", str(tmp_path)]
+    assert rd.main(arguments) == 0
+    table = capsys.readouterr().out
+    assert "| remac-m | -50.0 % | 0.50 |" in table
+    assert "costlier than JPEG 2000: test/a +25.0 %" in table
+    first = (tmp_path / "rd.svg").read_bytes()
+    assert rd.main(arguments) == 0
+    assert (tmp_path / "rd.svg").read_bytes() == first
+    summary = json.loads((tmp_path / "rd_summary.json").read_text())
+    assert summary["sets"]["test"]["codecs"]["remac-m"]["costlier_than_jpeg2000"] == {"test/a": pytest.approx(0.25, abs=1e-3)}
+
+
+def test_report_without_results_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rd.main(["--peers", str(tmp_path / "none.json")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("peer", all_peers(), ids=lambda peer: peer.name)
+@pytest.mark.parametrize("grey", [False, True])
+def test_every_peer_decodes_to_the_size_and_improves_with_quality(peer: Peer, grey: bool) -> None:
+    """On a small smooth picture of odd size; the qualities of a peer are listed from coarse to fine."""
+    pytest.importorskip("pillow_heif")
+    pytest.importorskip("imagecodecs")
+    row, column = np.mgrid[0:70, 0:91]
+    planes = [128 + 60 * np.sin(row / 9 + shift) + 50 * np.cos(column / (5 + shift)) for shift in ((0, 0, 0) if grey else (0, 1, 2))]
+    picture = np.clip(np.stack(planes, -1), 0, 255).astype(np.uint8)
+    assert is_grey(picture) == grey
+    coarse, fine = (peer.encode(picture, quality) for quality in (peer.qualities[0], peer.qualities[-1]))
+    decoded = [peer.decode(coded).astype(int) for coded in (coarse, fine)]
+    assert [image.shape for image in decoded] == [picture.shape, picture.shape]
+    assert len(coarse) < len(fine)
+    errors = [np.square(image - picture).mean() for image in decoded]
+    assert errors[0] > errors[1]
+    assert is_grey(peer.decode(fine)) or not grey
+    assert len(pixel_hash(picture)) == 16

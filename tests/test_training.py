@@ -1,0 +1,168 @@
+"""The training graph computes the normative integers, and a stopped run goes on as if it had never stopped."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from terrain import terrain
+
+torch = pytest.importorskip("torch")
+
+from calibration import freeze, integer_network, tables  # noqa: E402
+from remac.codec import Codec, context_taps  # noqa: E402
+from remac.config import CodecConfig, RateConfig, TrainConfig  # noqa: E402
+from remac.integer import activation_ranges, prepare  # noqa: E402
+from remac.quantise import IntegerQuantiser  # noqa: E402
+from remac.train_codec import Run, Trainer, learning_rate  # noqa: E402
+from remac_runtime import arithmetic  # noqa: E402
+from remac_runtime.analysis import analyse  # noqa: E402
+from remac_runtime.backends import open_backend  # noqa: E402
+from remac_runtime.entropy_path import EntropyPath  # noqa: E402
+from remac_runtime.format import LATENT_OFFSET, PHASES, QUALITIES  # noqa: E402
+
+TINY = CodecConfig("tiny", stem=16, body=16, deep=32, latents=32, hyper_hidden=16, hyper=16, side_hidden=16, side=32, reference=16, entropy=32,
+                   decoder=(32, 32, 16, 16))
+
+
+def picture(seed: int, height: int = 256, width: int = 256) -> np.ndarray:
+    return terrain(height, width, seed)
+
+
+def as_tensor(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
+
+
+@pytest.fixture(scope="module")
+def integer_codec() -> Codec:
+    """An untrained codec whose activations are as lively as a trained one's, in integer mode."""
+    torch.manual_seed(3)
+    codec = Codec(TINY).eval()
+    blocks = torch.randn(2000, 768) * 0.4
+    codec.start_from_pca(blocks)
+    with torch.no_grad():
+        for layer in (*codec.entropy.mean, *codec.entropy.scale):
+            layer.weight.mul_(5.0)
+        codec.entropy.hidden[0].weight.normal_(0, 0.1)
+    prepare(codec, activation_ranges(codec, [as_tensor(picture(1)), as_tensor(picture(2))]))
+    return codec
+
+
+def write_network(codec: Codec, folder: Path) -> freeze.Network:
+    provisional = {**tables.latent_tables(None), **tables.uniform_hyper_tables(codec.config.hyper)}
+    return freeze.write(codec, folder, provisional, None)[0]
+
+
+@pytest.mark.parametrize("quality", [0, 31, QUALITIES - 1])
+def test_training_graph_computes_the_integers_of_the_runtime(integer_codec: Codec, tmp_path: Path, quality: int) -> None:
+    network = write_network(integer_codec, tmp_path)
+    pixels = picture(7, 128, 192)
+    with open_backend("numpy", tmp_path, network) as backend, torch.no_grad():
+        expected = analyse(backend, pixels)
+        analysed = integer_codec.analysis(as_tensor(pixels))
+        assert np.array_equal(analysed.y[0].permute(1, 2, 0).numpy(), expected.y)
+        z = torch.round(analysed.z.clamp(-LATENT_OFFSET, LATENT_OFFSET - 1))
+        assert np.array_equal(z[0].permute(1, 2, 0).numpy() + LATENT_OFFSET, expected.z)
+
+        path = EntropyPath(network, backend, None, None)
+        batch = path.batch([0], expected.z[None])
+        side = integer_codec.entropy.side(z)
+        side = torch.cat([side, integer_codec.entropy.fetch(z, None, side)], 1)
+        assert np.array_equal(side.permute(0, 2, 3, 1).numpy(), batch.side)
+        quantise = IntegerQuantiser(integer_codec, integer_codec.gains(torch.tensor([quality]))[:, :, None, None])
+        params = arithmetic.quality_params(network, quality)
+        planes: list[np.ndarray] = []
+        decoded: list[torch.Tensor] = []
+        nonzero = 0
+        for p, mu, scale in path.phases(batch, planes):
+            dy, dx = PHASES[p]
+            runtime = arithmetic.quantise(np.ascontiguousarray(expected.y[None, dy::2, dx::2]), mu, scale, params)
+            planes.append(runtime.plane)
+            mean, log_scale = integer_codec.entropy.phase(p, side, context_taps(p, decoded) if p else [])
+            residual, _, _, plane = quantise(analysed.y[:, :, dy::2, dx::2], mean, log_scale, False)
+            decoded.append(plane)
+            assert np.array_equal(torch.round(mean).permute(0, 2, 3, 1).numpy(), mu)
+            assert np.array_equal(residual.permute(0, 2, 3, 1).numpy(), runtime.symbols)
+            assert np.array_equal(plane.permute(0, 2, 3, 1).numpy() + LATENT_OFFSET, runtime.plane)
+            nonzero += np.count_nonzero(runtime.symbols)
+    assert nonzero, "a check on zeros alone proves nothing"
+
+
+def test_a_changed_weight_is_noticed(integer_codec: Codec, tmp_path: Path) -> None:
+    """The equality above can fail: one weight moved by one unit changes y."""
+    network = write_network(integer_codec, tmp_path)
+    layers = integer_network.layers(integer_codec)
+    pixels = picture(7, 64, 64)
+    with open_backend("numpy", tmp_path, network) as backend:
+        before = analyse(backend, pixels).y
+    layers["head"].weight[0, 0, 0, -1] += 1 if layers["head"].weight[0, 0, 0, -1] < 64 else -1
+    (tmp_path / "changed").mkdir()
+    freeze.write_network(tmp_path / "changed" / "network.rmn", "tiny", 1, layers,
+                         {**integer_network.gain_tensors(integer_codec), "rounding": integer_network.plain_rounding(),
+                          **tables.latent_tables(None), **tables.uniform_hyper_tables(TINY.hyper)})
+    changed = freeze.read_network(tmp_path / "changed" / "network.rmn")
+    with open_backend("numpy", tmp_path / "changed", changed) as backend:
+        assert not np.array_equal(analyse(backend, pixels).y, before)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    for split, count in (("train", 3), ("val", 1)):
+        (folder / split).mkdir()
+        for n in range(count):
+            Image.fromarray(picture(10 + n)).save(folder / split / f"{n}.png")
+    return folder
+
+
+def run_for(folder: Path, data: Path, stage: str, start: Path | None = None, steps: int = 4) -> Run:
+    config = TrainConfig(stage, steps=steps, batch=1, patch=128 if stage == "float" else 256, warmup_steps=2)
+    folder.mkdir(exist_ok=True)
+    return Run(TINY, config, folder, data, 1, "cpu", start)
+
+
+def trained(run: Run, stop_at: int | None = None) -> Trainer:
+    trainer = Trainer(run, 0)
+    while trainer.step < (stop_at or run.train.steps):
+        trainer.one_step()
+    trainer.save()
+    return trainer
+
+
+def test_a_stopped_run_resumes_to_the_exact_step(pictures: Path, tmp_path: Path) -> None:
+    straight = trained(run_for(tmp_path / "straight", pictures, "float"))
+    trained(run_for(tmp_path / "stopped", pictures, "float"), stop_at=2)
+    resumed = trained(run_for(tmp_path / "stopped", pictures, "float"))
+    for name, value in straight.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_stages_follow_each_other(pictures: Path, tmp_path: Path) -> None:
+    trained(run_for(tmp_path / "float", pictures, "float", steps=2))
+    quantised = trained(run_for(tmp_path / "quantised", pictures, "quantised", tmp_path / "float" / "checkpoint.pt", steps=2))
+    assert quantised.model.integer
+    before = {name: value.clone() for name, value in quantised.model.state_dict().items()}
+    after = trained(run_for(tmp_path / "decoder", pictures, "decoder", tmp_path / "quantised" / "checkpoint.pt", steps=2)).model.state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+
+
+def test_learning_rate_warms_up_holds_and_decays() -> None:
+    config = TrainConfig(steps=1000, warmup_steps=10, hold=0.5)
+    rates = [learning_rate(step, config) for step in range(1000)]
+    assert rates[0] < rates[9] == pytest.approx(config.learning_rate)
+    assert rates[499] == pytest.approx(config.learning_rate)
+    assert rates[-1] == pytest.approx(config.final_rate, rel=0.05)
+
+
+def test_regridding_keeps_the_gain_of_each_lambda() -> None:
+    torch.manual_seed(0)
+    codec = Codec(TINY)
+    old = RateConfig(lambda_low=0.0005, lambda_high=0.6)
+    before = codec.log_gain.detach().clone()
+    codec.regrid(old)
+    again = codec.log_gain.detach()
+    slope = (before[-1] - before[0]) / np.log(old.lambda_high / old.lambda_low)      # start: log gain is linear in log lambda
+    expected = before[0] + slope * np.log(RateConfig().lambda_low / old.lambda_low)
+    assert torch.allclose(again[0], expected, atol=1e-4)
