@@ -51,9 +51,10 @@ def evaluation_images(option: str | os.PathLike[str] | None = None, sets: tuple[
     root = data_root(option)
     images: list[EvalImage] = []
     for set_name in sets:
-        found = sorted((root / FOLDERS[set_name]).glob("*.png"))
+        folder = root / FOLDERS[set_name]
+        found = sorted(folder.glob("*.png"))
         if not found:
-            raise DataMissingError(f"no pictures of set '{set_name}' in {root / FOLDERS[set_name]}: name their folder in {DATA_VARIABLE} or with --data")
+            raise DataMissingError(f"no pictures of set '{set_name}' in {folder}: name the folder above in {DATA_VARIABLE} or with --data")
         images += [EvalImage(set_name, path) for path in found]
     return tuple(images)
 

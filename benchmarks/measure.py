@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from benchmarks.datasets import EvalImage, pixel_hash
 from benchmarks.metrics import RDPoint, psnr_db
-from benchmarks.store import ResultsError, Curve, ImageResults, Results, load, save
+from benchmarks.store import Curve, ImageResults, Results, ResultsError, load, save
 
 Picture = NDArray[np.uint8]
 

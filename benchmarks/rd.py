@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.store import RESULTS, SCHEMA, ResultsError, Results, load, merge, write_json
+from benchmarks.store import RESULTS, SCHEMA, Results, ResultsError, load, merge, write_json
 from benchmarks.summary import ANCHOR, OPERATING_QUALITY, RIVAL, CodecSummary, QualityMean, SetSummary, summarise
 
 SET_TITLES = {"test": "Curiosity, test crops", "frames": "Perseverance frames", "val": "Curiosity, validation crops"}

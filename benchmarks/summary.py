@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.metrics import RDPoint, bd_rate, bytes_at_psnr
-from benchmarks.store import ResultsError, ImageResults, Results
+from benchmarks.store import ImageResults, Results, ResultsError
 
 ANCHOR = "jpeg420"
 RIVAL = "jpeg2000"            # what flight systems with wavelets would use: pictures on which remac costs more are named

@@ -28,7 +28,7 @@ from remac_runtime.format import ACCUMULATOR_LIMIT, BAND_ROWS
 from remac_runtime.network import Bank, Network, read_bank, read_network, write_bank, write_network
 
 REFERENCES = 16
-CANDIDATES = 172
+CANDIDATES, CANDIDATE_SEED = 172, 11
 COUNTED_SIDE = 512             # of each training picture a window of so many pixels is counted
 
 
@@ -44,7 +44,8 @@ def load_checkpoint(path: Path, profile: str) -> Codec:
     return codec
 
 
-def write(codec: Codec, folder: Path, table_tensors: dict[str, NDArray[Any]], bank_tensors: dict[str, NDArray[np.uint8]] | None) -> tuple[Network, Bank | None]:
+def write(codec: Codec, folder: Path, table_tensors: dict[str, NDArray[Any]],
+          bank_tensors: dict[str, NDArray[np.uint8]] | None) -> tuple[Network, Bank | None]:
     """Write and read back the network, and the bank where there is one."""
     rounding = {"rounding": integer_network.plain_rounding()}
     digest = write_network(folder / "network.rmn", codec.config.name, CODED_FROM, integer_network.layers(codec),
@@ -74,8 +75,8 @@ def freeze(codec: Codec, data: Path, out: Path, limit: int | None = None) -> Net
         network, _ = write(codec, folder, provisional, None)
         with open_backend("torch", folder, network, 1) as backend:
             print("coding the candidates of the reference bank", file=sys.stderr)
-            patches = PatchSampler(picture_paths(data / "train"), bank.REFERENCE_PIXELS, 11, augment=False).batch(min(CANDIDATES, limit or CANDIDATES), 0)
-            pixels = patches.permute(0, 2, 3, 1).numpy().astype(np.uint8)
+            sampler = PatchSampler(picture_paths(data / "train"), bank.REFERENCE_PIXELS, CANDIDATE_SEED, augment=False)
+            pixels = sampler.batch(min(CANDIDATES, limit or CANDIDATES), 0).permute(0, 2, 3, 1).numpy().astype(np.uint8)
             bank_tensors = bank.bank_tensors([bank.candidate(network, backend, np.ascontiguousarray(p)) for p in pixels], REFERENCES)
             _, provisional_bank = write(codec, folder, provisional, bank_tensors)
             print("counting symbols on the training pictures", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A codec in integer mode -> the layers and gain tables of a network file (FORMAT 4.2), with the offsets of unsigned inputs folded into the biases."""
+"""A codec in integer mode -> layers and gain tables of a network file (FORMAT 4.2). Offsets of unsigned inputs are folded into the biases."""
 from __future__ import annotations
 
 from typing import Any
@@ -23,7 +23,8 @@ def modules(codec: Codec) -> dict[str, tuple[IntegerConv, NDArray[np.int64]]]:
         "head": (a.head, np.repeat([0, PIXEL_OFFSET], [config.deep, 768])), "hyper_in": (a.hyper_in, 0), "hyper_out": (a.hyper_out, 0),
         "side_in": (e.side_in, LATENT_OFFSET), "side_mid": (e.side_mid, 0), "side_out": (e.side_out, 0), "reference": (e.reference, LATENT_OFFSET)}
     for p in range(len(PHASES)):
-        named.update({f"hidden{p}": (e.hidden[p], context if p else 0), f"mean{p}": (e.mean[p], 0), f"scale{p}": (e.scale[p], 0)})
+        hidden, mean, scale = e.layers_of(p)
+        named.update({f"hidden{p}": (hidden, context if p else 0), f"mean{p}": (mean, 0), f"scale{p}": (scale, 0)})
     return {name: (layer, np.broadcast_to(np.asarray(zero, np.int64), layer.weight.shape[1])) for name, (layer, zero) in named.items()}
 
 

@@ -18,8 +18,9 @@ def export_decoder(weights: Path, out: Path) -> Path:
     from remac.weights import load_ground
 
     module = load_ground(weights)
-    latents = module.norm.shape[0]
-    example = (torch.zeros(8, 12, latents, dtype=torch.int32), torch.tensor([32.0]), torch.full((4, 8, 8, latents), 128, dtype=torch.uint8), torch.ones(1))
+    latents = len(module.norm)
+    texture = torch.full((4, 8, 8, latents), 128, dtype=torch.uint8)
+    example = (torch.zeros(8, 12, latents, dtype=torch.int32), torch.tensor([32.0]), texture, torch.ones(1))
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(out.name + ".tmp")
     with warnings.catch_warnings():
@@ -34,7 +35,8 @@ def export_decoder(weights: Path, out: Path) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, epilog="example: python export/ground_decoder.py --weights weights/rover-m --out build/rover-m/ground/decoder.onnx")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     epilog="example: python export/ground_decoder.py --out build/rover-m/ground/decoder.onnx")
     parser.add_argument("--weights", type=Path, default=Path("weights/rover-m"))
     parser.add_argument("--out", type=Path, default=Path("build/rover-m/ground/decoder.onnx"))
     options = parser.parse_args(arguments)

@@ -111,10 +111,16 @@ class EntropyParameters(nn.Module):
         self.mean = nn.ModuleList(IntegerConv(config.entropy, config.latents, relu=False) for _ in PHASES)
         self.scale = nn.ModuleList(IntegerConv(config.entropy, config.latents, relu=False) for _ in PHASES)
         with torch.no_grad():
-            for layer in [*self.mean, *self.scale]:
-                layer.weight.mul_(0.1)
-            for layer in self.hidden:
-                layer.weight[:, config.side:wide].zero_()
+            for hidden, mean, scale in map(self.layers_of, range(len(PHASES))):
+                hidden.weight[:, config.side:wide].zero_()
+                mean.weight.mul_(0.1)
+                scale.weight.mul_(0.1)
+
+    def layers_of(self, p: int) -> tuple[IntegerConv, IntegerConv, IntegerConv]:
+        """(hidden, mean, scale) of a phase."""
+        hidden, mean, scale = self.hidden[p], self.mean[p], self.scale[p]
+        assert isinstance(hidden, IntegerConv) and isinstance(mean, IntegerConv) and isinstance(scale, IntegerConv)
+        return hidden, mean, scale
 
     def side(self, z: Tensor) -> Tensor:
         """z float[B,Z,h,w] at 1/64 -> float[B,side,2h,2w] at 1/32."""
@@ -137,9 +143,10 @@ class EntropyParameters(nn.Module):
 
     def phase(self, p: int, side: Tensor, context: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(mu, log scale) of one phase, float32[B,M,h,w] at 1/32."""
-        hidden = self.hidden[p](torch.cat([side, *(t.to(side.dtype) for t in context)], 1))
+        hidden, mean, scale = self.layers_of(p)
+        features = hidden(torch.cat([side, *(t.to(side.dtype) for t in context)], 1))
         with torch.autocast(side.device.type, enabled=False):
-            return self.mean[p](hidden.float()), self.scale[p](hidden.float())
+            return mean(features.float()), scale(features.float())
 
 
 @dataclass(frozen=True)
@@ -172,6 +179,9 @@ class Latents:
 class Codec(nn.Module):
     """The whole codec. `forward` is the training path; the bitstream is the business of remac_runtime."""
 
+    latent_norm: Tensor
+    context_shift: Tensor
+
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
@@ -199,14 +209,14 @@ class Codec(nn.Module):
             head.weight[:, deep:] = basis.T[:, :, None, None]
             head.bias.copy_(-(basis.T @ mean))
             self.decoder.linear.weight.copy_(basis[:, :, None, None])
-            self.decoder.linear.bias.copy_(mean)
+            self.decoder.linear.bias = nn.Parameter(mean.clone())
             self.latent_norm.copy_(torch.rsqrt(spread.square() + NORM_FLOOR ** 2))
-            for mu, scale in zip(self.entropy.mean, self.entropy.scale, strict=True):
+            for _, mu, scale in map(self.entropy.layers_of, range(len(PHASES))):
                 mu.weight.mul_(spread[:, None, None, None])
                 scale.bias.copy_(torch.log(0.5 * spread))
 
     def regrid(self, old: RateConfig) -> None:
-        """Move what is learned per gain knot from the lambdas of another RateConfig (as many knots) to those of RATE, by interpolation over log lambda."""
+        """Move what is learned per gain knot from the lambdas of `old` (as many knots) to those of RATE, by interpolation over log lambda."""
         new_position = torch.linspace(math.log(RATE.lambda_low), math.log(RATE.lambda_high), RATE.gain_knots, dtype=torch.float64)
         step = (math.log(old.lambda_high) - math.log(old.lambda_low)) / (RATE.gain_knots - 1)
         position = (new_position - math.log(old.lambda_low)) / step
@@ -233,8 +243,9 @@ class Codec(nn.Module):
 
     def forward(self, x: Tensor, quality: Tensor, noisy: bool, bands: int = 1,
                 choose: Callable[[Analysed], References] | None = None) -> Coded:
-        """Pixels float[B,3,H,W] in 8-bit units and qualities [B] -> Coded. `bands` splits the rows; `noisy` adds noise instead of rounding; `choose` picks references.
+        """Pixels float[B,3,H,W] in 8-bit units and qualities [B] -> Coded.
 
+        `bands` splits the rows; `noisy` adds noise instead of rounding; `choose` picks references.
         In integer mode (after `remac.integer.prepare`) the rover side computes the normative integers and only the decoder may run in bfloat16.
         """
         with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and not self.integer):
@@ -257,7 +268,7 @@ class Codec(nn.Module):
         side = torch.cat([side, self.entropy.fetch(latents.z_hat, latents.reference, side)], 1)
         decoded: list[Tensor] = []
         planes: list[Tensor] = []
-        bits: Tensor | float = 0.0
+        bits = latents.y.new_zeros(len(latents.y))
         for p, (dy, dx) in enumerate(PHASES):
             mu, scale = self.entropy.phase(p, side, context_taps(p, decoded) if p else [])
             residual, sigma, y_hat, plane = quantise(latents.y[:, :, dy::2, dx::2], mu, scale, noisy)

@@ -27,7 +27,7 @@ class _StandIn(types.ModuleType):
 
 
 def _is_stubbed(name: str) -> bool:
-    return name.split(".")[0] in STUBBED or name in STUBBED_MODULES
+    return name.split(".", maxsplit=1)[0] in STUBBED or name in STUBBED_MODULES
 
 
 class _StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):

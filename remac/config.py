@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 CODED_FROM = 1          # symbols whose scale index is below it are zero and never coded
 PIXEL_UNIT = 128.0      # float mode sees (pixel - PIXEL_OFFSET) / PIXEL_UNIT
 

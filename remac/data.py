@@ -74,16 +74,14 @@ class PatchSampler:
 
 
 def augmented(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """What other cameras do to a picture: softness, grey or another white balance, gamma, exposure and offset (DESIGN 4). float[3,H,W], 8-bit units."""
+    """What other cameras do to a picture: softness, grey or another white balance, gamma, exposure, offset. float[3,H,W], 8-bit units."""
     x = x / 255.0
     size = x.shape[-1]
     if rng.random() < 0.4:
         side = int(size / rng.uniform(1.3, 2.4)) // 2 * 2
         x = F.interpolate(x[None, :, :side, :side], size=(size, size), mode="bicubic", align_corners=False)[0]
-    if rng.random() < 0.3:
-        x = x.mean(0, keepdim=True).expand(3, -1, -1)
-    else:
-        x = x * torch.from_numpy(rng.uniform(0.65, 1.35, (3, 1, 1))).float()
+    balance = rng.uniform(0.65, 1.35, (3, 1, 1))
+    x = x.mean(0, keepdim=True).expand(3, -1, -1) if rng.random() < 0.3 else x * torch.from_numpy(balance).float()
     x = x.clamp(0, 1) ** rng.uniform(0.6, 1.6)
     x = x * rng.uniform(0.5, 1.1) + rng.uniform(-0.03, 0.12)
     return (x.clamp(0, 1) * 255).round()

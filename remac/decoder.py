@@ -12,6 +12,7 @@ from remac_runtime.format import PIXEL_OFFSET
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
     layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
+    assert layer.bias is not None
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
     return layer

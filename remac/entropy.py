@@ -1,4 +1,4 @@
-"""Likelihoods for training, from compressai: a factorised prior for z and a Gaussian conditional for y. Calibration freezes both to integer tables."""
+"""Likelihoods for training, from compressai: a factorised prior for z, a Gaussian conditional for y. Calibration freezes both to tables."""
 from __future__ import annotations
 
 import torch
@@ -20,7 +20,7 @@ class LatentBits(nn.Module):
 
     def of_z(self, z: Tensor) -> Tensor:
         """float[B,C,h,w] -> float[B]."""
-        b, c, h, w = z.shape
+        b, c, _, _ = z.shape
         flat = z.float().permute(1, 0, 2, 3).reshape(c, 1, -1)
         likelihood, _, _ = self.factorised._likelihood(flat)
         return -torch.log2(likelihood.clamp_min(LIKELIHOOD_FLOOR)).reshape(c, b, -1).sum((0, 2))

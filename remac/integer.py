@@ -75,9 +75,10 @@ def prepare(codec: Codec, ranges: dict[str, Tensor]) -> None:
     reference = entropy.reference.prepare(taps.repeat(len(PHASES)), ACTIVATION_MAX / reference_range)
     for p in range(len(PHASES)):
         inputs = [side, reference] + ([taps.repeat(4)] if p else [])
-        hidden = entropy.hidden[p].prepare(torch.cat(inputs), out(f"entropy.hidden.{p}"))
-        entropy.mean[p].prepare(hidden, unit)
-        entropy.scale[p].prepare(hidden, full(config.latents, SCALE_UNITS))
+        hidden, mean, scale = entropy.layers_of(p)
+        hidden_scale = hidden.prepare(torch.cat(inputs), out(f"entropy.hidden.{p}"))
+        mean.prepare(hidden_scale, unit)
+        scale.prepare(hidden_scale, full(config.latents, SCALE_UNITS))
     set_integer(codec)
 
 

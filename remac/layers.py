@@ -55,6 +55,10 @@ class IntegerConv(nn.Module):
     Shapes: float[B,C_in,H,W] -> float[B,C_out,H/stride,W/stride].
     """
 
+    input_scale: Tensor
+    output_scale: Tensor
+    shift: Tensor
+
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, relu: bool = True) -> None:
         super().__init__()
         self.kernel, self.stride, self.relu = kernel, stride, relu

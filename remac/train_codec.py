@@ -112,13 +112,14 @@ class Trainer:
         torch.manual_seed(run.train.seed)
         self.sampler = PatchSampler(picture_paths(run.data / "train"), run.train.patch, run.train.seed)
         self.checkpoint = run.folder / "checkpoint.pt"
-        self.model = Codec(run.codec)
-        self.model.to(run.device, memory_format=torch.channels_last)
+        self.model = Codec(run.codec).to(run.device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.pool: ReferencePool | None = None
         self._load()
         trained = self.model.decoder if run.train.stage == "decoder" else self.model
         self.model.requires_grad_(trained is self.model)
-        self.parameters = [p.requires_grad_() for p in trained.parameters()]
+        trained.requires_grad_(True)
+        self.parameters = list(trained.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, run.train.learning_rate, (0.9, run.train.second_moment), fused=True)
         self.step, self.seconds, self.skipped = 0, 0.0, 0
         if self.checkpoint.exists():
@@ -159,7 +160,8 @@ class Trainer:
         return self.pool.nearest(analysed, share)
 
     def save(self) -> None:
-        state = {"stage": self.run.train.stage, "rate": asdict(RATE), "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "seconds": self.seconds}
+        state = {"stage": self.run.train.stage, "rate": asdict(RATE), "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+                 "step": self.step, "seconds": self.seconds}
         write_atomically(self.checkpoint, lambda path: torch.save(state, path))
 
     def one_step(self) -> dict[str, float]:

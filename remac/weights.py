@@ -5,7 +5,6 @@ and the ground decoder, whose convolutions are stored as int8 with a scale per o
 """
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from remac.codec import Codec, merge_phases
 from remac.config import PROFILES
 from remac.integer import set_integer
+from remac.layers import IntegerConv
 from remac_runtime.format import LATENT_OFFSET
 
 CODEC_FILE = "codec.safetensors"
@@ -48,11 +48,11 @@ def save_codec(codec: Codec, path: Path) -> None:
     for name, value in codec.state_dict().items():
         if name not in rover and value.numel():
             tensors.update(_packed(name, value.detach().cpu()))
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path, {"profile": codec.config.name, "format": json.dumps({"version": 1})})
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path, {"profile": codec.config.name, "version": "1"})
 
 
 def load_codec(folder: Path, rover: dict[str, tuple[Tensor, Tensor]]) -> Codec:
-    """A codec in integer mode from `folder` and the rover side's integer weights and unfolded biases, {module name: (W, B)} as `IntegerConv` computes them."""
+    """A codec in integer mode from `folder` and the rover side's integer weights and unfolded biases, {module: (W, B)} as of `IntegerConv`."""
     with safe_open(folder / CODEC_FILE, "pt") as file:
         codec = Codec(PROFILES[file.metadata()["profile"]])
         state = unpacked({name: file.get_tensor(name) for name in file.keys()})   # noqa: SIM118  (not a mapping)
@@ -60,6 +60,7 @@ def load_codec(folder: Path, rover: dict[str, tuple[Tensor, Tensor]]) -> Codec:
     with torch.no_grad():
         for name, (weight, bias) in rover.items():
             layer = codec.get_submodule(name)
+            assert isinstance(layer, IntegerConv)
             gain = layer.output_scale * torch.exp2(layer.shift)
             layer.weight.copy_(weight * layer.input_scale[None, :, None, None] / gain[:, None, None, None])
             layer.bias.copy_(bias / gain)
@@ -72,6 +73,10 @@ class GroundModule(torch.nn.Module):
 
     y_hat int32[h,w,M], quality float[1], texture planes uint8[4,8,8,M] and share float[1] (0: none) -> uint8[16h,16w,3].
     """
+
+    norm: Tensor
+    latent: Tensor
+    plane: Tensor
 
     def __init__(self, codec: Codec) -> None:
         super().__init__()
@@ -86,7 +91,7 @@ class GroundModule(torch.nn.Module):
         latents = y_hat.float().permute(2, 0, 1)[None] * self.latent
         planes = [(p.permute(2, 0, 1)[None].float() - LATENT_OFFSET) * self.plane for p in texture]
         reference = merge_phases(planes)
-        pixels = self.decoder(latents, self.knots(quality), self.norm, reference, share)
+        pixels: Tensor = self.decoder(latents, self.knots(quality), self.norm, reference, share)
         return torch.round(pixels.clamp(0, 255))[0].permute(1, 2, 0).to(torch.uint8)
 
 

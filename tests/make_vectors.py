@@ -223,7 +223,7 @@ def make_set(network: Network, bank: Bank | None, folder: Path, vectors: Sequenc
         stream = stream_of(vector, samples, network, bank)
         latents = reference.decode_latents(stream, network, bank)
         assert not latents.lost, f"{vector.name}: the reference does not decode its own stream"
-        (folder / f"{vector.name}.remac").write_bytes(stream)
+        (folder / f"{vector.name}.rmc").write_bytes(stream)
         entries.append(entry_of(vector, samples, stream, latents))
     return {"profile": network.profile, "codec_hash": network.hash.hex(), "bank_hash": bank.hash.hex() if bank else None, "folder": folder.name,
             "vectors": entries}
@@ -285,7 +285,7 @@ def main(arguments: list[str]) -> int:
     kept = [] if options.only else [s for s in manifest["sets"] if s["folder"] != name]
     for dropped in (s for s in manifest["sets"] if s not in kept):
         for entry in dropped["vectors"]:
-            (FOLDER / dropped["folder"] / f"{entry['name']}.remac").unlink(missing_ok=True)
+            (FOLDER / dropped["folder"] / f"{entry['name']}.rmc").unlink(missing_ok=True)
     added = make_set(network, bank, FOLDER / name)
     write_manifest({"format": 1, "sets": [*kept, added]})
     for folder in (p for p in FOLDER.iterdir() if p.is_dir() and not any(p.iterdir())):

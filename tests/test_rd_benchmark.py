@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import rd
-from benchmarks.datasets import DataMissingError, EvalImage, evaluation_images, pixel_hash
+from benchmarks.datasets import DataMissingError, EvalImage, evaluation_images
 from benchmarks.measure import Peer, Picture, run
 from benchmarks.metrics import RDPoint
 from benchmarks.peers import all_peers, is_grey
@@ -62,8 +62,12 @@ def test_finished_pairs_are_not_measured_again(pictures: tuple[EvalImage, ...], 
     assert codec.calls == 3
     results = run([codec.peer()], pictures, path, VERSIONS)
     assert codec.calls == 6
-    assert load(path) == results
-    assert results.images["test/a"].curves["toy"][-1].psnr_db == math.inf
+    read = load(path)
+    assert (read.versions, read.codecs, read.images.keys()) == (results.versions, results.codecs, results.images.keys())
+    for key, image in results.images.items():
+        for point, again in zip(image.curves["toy"], read.images[key].curves["toy"], strict=True):
+            assert again == RDPoint(point.quality, point.num_bytes, pytest.approx(point.psnr_db, abs=1e-4))
+    assert read.images["test/a"].curves["toy"][-1].psnr_db == math.inf
 
 
 @pytest.mark.parametrize("change", [lambda peer: replace(peer, settings="other"), lambda peer: replace(peer, qualities=(3, 6, 8))])
@@ -94,16 +98,16 @@ def test_missing_pictures_are_one_line_that_names_the_variable(tmp_path: Path) -
 def test_what_is_no_results_file_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
-    with pytest.raises(ResultsError, match="results.json"):
+    with pytest.raises(ResultsError, match=r"results\.json"):
         load(path)
 
 
-def image_with(pixels: str = "p", **factors: float) -> ImageResults:
+def image_with(**factors: float) -> ImageResults:
     """Results of a 100x80 picture: curves that are the anchor's times a factor."""
     curves = {}
     for name, factor in factors.items():
         curves[name] = tuple(RDPoint(quality, 1000 * factor * 2 ** (index / 3), 28.0 + index) for index, quality in enumerate((10, 30, 60, 85, 95)))
-    return ImageResults(100, 80, pixels, curves)
+    return ImageResults(100, 80, "p", curves)
 
 
 def toy_results() -> tuple[Results, Results]:
@@ -172,5 +176,4 @@ def test_every_peer_decodes_to_the_size_and_improves_with_quality(peer: Peer, gr
     assert len(coarse) < len(fine)
     errors = [np.square(image - picture).mean() for image in decoded]
     assert errors[0] > errors[1]
-    assert is_grey(peer.decode(fine)) or not grey
-    assert len(pixel_hash(picture)) == 16
+    assert not grey or np.ptp(decoded[1], axis=2).max() <= 2       # WebP has no grey mode and rounds its planes apart

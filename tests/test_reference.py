@@ -85,8 +85,8 @@ def test_fragments_are_full_but_the_last(model: tuple[Network, Bank]) -> None:
 
 def changed(packet: bytes, offset: int, value: int) -> bytes:
     """The packet with one byte of its header changed, under a CRC that is right."""
-    body = packet[:offset] + bytes([value]) + packet[offset + 1:]
-    return body[:36] + reference_packets.crc32c(body[:36] + body[40:]).to_bytes(4, "little") + body[40:]
+    packet = packet[:offset] + bytes([value]) + packet[offset + 1:]
+    return packet[:36] + reference_packets.crc32c(packet[:36] + packet[40:]).to_bytes(4, "little") + packet[40:]
 
 
 @pytest.mark.parametrize(("offset", "value"), [(3, 50), (12, 2), (14, 1), (15, 0), (24, 0), (25, 65), (27, 65), (28, 128 | 7), (29, 0), (30, 64),
@@ -107,8 +107,7 @@ def test_companding_gives_the_nearest_code(depth: int) -> None:
     assert table == reference.expansion(depth)
     samples = np.arange(top + 1)
     codes = reference.compand(samples, depth)
-    step = max(1, top // 4000)
-    for sample in [*range(0, top, step), top]:
+    for sample in [*range(0, top, max(1, top // 4000)), top]:
         assert codes[sample] == min(range(256), key=lambda n: (abs(table[n] - sample), n))
     assert np.all(np.diff(codes) >= 0) and (codes[0], codes[-1]) == (0, 255)
 
@@ -336,8 +335,7 @@ def test_decoder_sees_what_the_encoder_saw(model: tuple[Network, Bank], shape: t
     assert ("reference" in decoded) == bank and len(decoded) == 15 + bank
     assert all(np.array_equal(coded[name], decoded[name]) for name in decoded)
     assert latents.lost == () and set(latents.qualities) == {quality} and latents.y_hat.dtype == np.int32
-    assert (latents.header.height, latents.header.width) == shape[:2]
-    assert latents.y_hat.shape == coded["head"].shape
+    assert (latents.header.height, latents.header.width) == shape[:2] and latents.y_hat.shape == coded["head"].shape
     # Where a latent is coded, it is off by at most the rounding, 0.6 of a step, and the two roundings of the gains.
     step = network.inverse_gain[quality].astype(np.float64)
     off = np.abs(latents.y_hat - coded["head"]) / step

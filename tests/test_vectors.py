@@ -179,7 +179,7 @@ def check(implementation: Implementation, vectors: VectorSet, name: str) -> None
     """An implementation against one vector. Raises AssertionError; skips where a sample picture is not in the checkout."""
     entry = vectors.entries[name]
     vector = vector_of(entry)
-    path = vectors.folder / f"{name}.remac"
+    path = vectors.folder / f"{name}.rmc"
     assert path.exists(), f"{path} is missing: bring it back from history, or write new vectors with {REWRITE}"
     stream = path.read_bytes()
     assert hashlib.sha256(stream).hexdigest() == entry["stream_sha256"], f"{path} was changed"
@@ -229,7 +229,7 @@ def test_manifest_files_and_table_belong_together() -> None:
     if not MANIFEST.exists():
         pytest.skip("no vectors were written yet")
     manifest = json.loads(MANIFEST.read_text())
-    written = {(chosen["folder"], f"{entry['name']}.remac") for chosen in manifest["sets"] for entry in chosen["vectors"]}
+    written = {(chosen["folder"], f"{entry['name']}.rmc") for chosen in manifest["sets"] for entry in chosen["vectors"]}
     assert {(path.parent.name, path.name) for path in FOLDER.glob("*/*")} == written
     assert (FOLDER / "README.md").read_text() == make_vectors.table_of(manifest), f"tests/vectors/README.md is stale: {REWRITE}"
 
@@ -274,8 +274,8 @@ def test_the_check_can_fail(small_set: VectorSet, tmp_path: Path) -> None:
     changed = replace(small_set, folder=tmp_path)
     with pytest.raises(AssertionError, match="missing"):
         check(good, changed, name)
-    stream = (small_set.folder / f"{name}.remac").read_bytes()
-    (tmp_path / f"{name}.remac").write_bytes(stream[:-1] + bytes([stream[-1] ^ 1]))
+    stream = (small_set.folder / f"{name}.rmc").read_bytes()
+    (tmp_path / f"{name}.rmc").write_bytes(stream[:-1] + bytes([stream[-1] ^ 1]))
     with pytest.raises(AssertionError, match="was changed"):
         check(good, changed, name)
     other_picture = {**small_set.entries[name], "samples_sha256": "0" * 64}

@@ -53,15 +53,16 @@ def _strip(backend: Backend, pixels: NDArray[np.uint8], top: int, bottom: int, t
         window = np.concatenate([window, np.repeat(pixels[-1:], last - max(first, len(pixels)), 0)])
     y, z, body, deep = backend.run("analysis", padded(window))
 
-    def keep(t: NDArray[np.generic], stride: int) -> NDArray[np.generic]:
-        return t[(top - first) // stride:(bottom - first) // stride]
+    def rows(stride: int) -> slice:
+        return slice((top - first) // stride, (bottom - first) // stride)
 
-    return (keep(y, LATENT_STRIDE), keep(z, HYPER_STRIDE), _channel_sums(keep(body, 8)), _channel_sums(keep(deep, LATENT_STRIDE)))
+    return y[rows(LATENT_STRIDE)], z[rows(HYPER_STRIDE)], _channel_sums(body[rows(8)]), _channel_sums(deep[rows(LATENT_STRIDE)])
 
 
 def _channel_sums(t: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Sum over positions of uint8[h,w,C]. Rows of 256 at a time fit uint16, which is several times faster than int64 throughout."""
     flat = t.reshape(-1, t.shape[-1])
     whole = len(flat) // 256 * 256
-    sums = flat[:whole].reshape(-1, 256, flat.shape[1]).sum(1, dtype=np.uint16).sum(0, dtype=np.int64)
-    return sums + flat[whole:].sum(0, dtype=np.int64)
+    sums: NDArray[np.int64] = flat[:whole].reshape(-1, 256, flat.shape[1]).sum(1, dtype=np.uint16).sum(0, dtype=np.int64)
+    sums += flat[whole:].sum(0, dtype=np.int64)
+    return sums

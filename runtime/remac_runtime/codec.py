@@ -12,7 +12,7 @@ from remac_runtime.backends import open_backend
 from remac_runtime.decoding import Decoded, Decoder, LossReport
 from remac_runtime.entropy_path import Batch, EntropyPath, band_slices
 from remac_runtime.errors import BadInput
-from remac_runtime.format import BAND_ROWS, BAND_UNIT, NO_REFERENCE, QUALITIES, SIDE_MAX
+from remac_runtime.format import BAND_ROWS, BAND_UNIT, QUALITIES, SIDE_MAX
 from remac_runtime.model import Model
 
 __all__ = ["Decoded", "Decoder", "EncodeOptions", "Encoder", "LossReport"]
@@ -158,7 +158,3 @@ def _equal_heights(slices: list[slice]) -> list[list[int]]:
     """Numbers of the bands, grouped by height: all but the last are alike."""
     heights = [s.stop - s.start for s in slices]
     return [[band for band, height in enumerate(heights) if height == wanted] for wanted in sorted(set(heights), reverse=True)]
-
-
-def no_references(header: packets.StreamHeader) -> bool:
-    return header.semantic == NO_REFERENCE

@@ -8,15 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remac_runtime import arithmetic, concealment, images, packets, rans
-from remac_runtime.analysis import PAD_MULTIPLE
 from remac_runtime.backends import Backend, open_backend
 from remac_runtime.entropy_path import EntropyPath, band_slices, interleave
 from remac_runtime.errors import CorruptStream, UnsupportedStream, WrongModel
-from remac_runtime.format import HYPER_STRIDE, LATENT_OFFSET, LATENT_STRIDE
+from remac_runtime.format import LATENT_OFFSET, PAD_MULTIPLE
 from remac_runtime.ground import GroundDecoder
 from remac_runtime.model import Model
-
-BITS_OF_A_HYPER_BLOCK = (HYPER_STRIDE // LATENT_STRIDE) ** 2
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ class Decoder:
             raise UnsupportedStream("the stream refers to an earlier image, which this version cannot decode: use a newer remac")
         if bank is None or bank.hash[:4] != header.bank_tag:
             found = f"has {bank.hash.hex()}" if bank else f"has none ({self.model.bank_problem})"
-            raise WrongModel(f"the stream needs the reference bank {header.bank_tag.hex()}, the model {found}: put that bank into {self.model.folder}")
+            raise WrongModel(f"the stream needs the reference bank {header.bank_tag.hex()}, the model {found}: put it into {self.model.folder}")
         if header.semantic >= len(bank):
             raise CorruptStream(f"semantic reference {header.semantic} is not in the bank of {len(bank)}")
         return EntropyPath(network, self.backend, bank, header.semantic)

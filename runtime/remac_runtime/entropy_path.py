@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from remac_runtime import arithmetic, references
 from remac_runtime.backends import Backend
 from remac_runtime.format import HYPER_STRIDE, PHASES
 from remac_runtime.network import Bank, Network
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ class EntropyPath:
         return coded
 
 
-def interleave(planes: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
-    """Four phases int32[h,w,M] -> latents int32[2h,2w,M]."""
+def interleave(planes: Sequence[NDArray[Number]]) -> NDArray[Number]:
+    """Four phases [h,w,M] -> latents [2h,2w,M]."""
     h, w, m = planes[0].shape
     y = np.empty((2 * h, 2 * w, m), planes[0].dtype)
     for plane, (dy, dx) in zip(planes, PHASES, strict=True):

@@ -23,7 +23,7 @@ class GroundDecoder:
 
     def _open(self) -> Any:
         if not self.path.exists():
-            raise BadNetwork(f"{self.path}: no ground decoder, so pixels cannot be decoded: build it with `make encoder` or copy ground/ beside the network")
+            raise BadNetwork(f"{self.path}: no ground decoder, so no pixels: build it with `make encoder` or copy ground/ beside the network")
         try:
             import onnxruntime
         except ImportError:

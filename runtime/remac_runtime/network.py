@@ -14,14 +14,24 @@ from numpy.typing import NDArray
 
 from remac_runtime.errors import BadNetwork
 from remac_runtime.format import (
-    ACCUMULATOR_LIMIT, ACTIVATION_MAX, GAIN_MAX, HEAD_LIMIT, HEAD_SHIFT_MIN, INVERSE_GAIN_MAX, PHASES, PROBABILITY_BITS, QUALITIES,
-    SCALE_LEVELS, SHIFT_MAX, WEIGHT_MAX,
+    ACCUMULATOR_LIMIT,
+    ACTIVATION_MAX,
+    GAIN_MAX,
+    HEAD_LIMIT,
+    HEAD_SHIFT_MIN,
+    INVERSE_GAIN_MAX,
+    PHASES,
+    PROBABILITY_BITS,
+    QUALITIES,
+    SCALE_LEVELS,
+    SHIFT_MAX,
+    WEIGHT_MAX,
 )
 
 NETWORK_MAGIC = b"RMACNET1"
 BANK_MAGIC = b"RMACBNK1"
 FILE_VERSION = 1
-_DTYPES = {"u8": np.dtype("u1"), "i8": np.dtype("i1"), "u16": np.dtype("<u2"), "i16": np.dtype("<i2"), "i32": np.dtype("<i4")}
+_DTYPES: dict[str, np.dtype[Any]] = {"u8": np.dtype("u1"), "i8": np.dtype("i1"), "u16": np.dtype("<u2"), "i16": np.dtype("<i2"), "i32": np.dtype("<i4")}
 _HEADER_LIMIT = 1 << 20
 
 Tensors = dict[str, NDArray[Any]]
@@ -41,7 +51,8 @@ class Layer:
     def bound(self) -> NDArray[np.int64]:
         """Largest absolute accumulator of each channel, of any partial sum in any order, for every uint8 input: int64[out]."""
         weights = np.abs(self.weight.astype(np.int64)).reshape(len(self.weight), -1).sum(1)
-        return weights * ACTIVATION_MAX + np.abs(self.bias.astype(np.int64))
+        bound: NDArray[np.int64] = weights * ACTIVATION_MAX + np.abs(self.bias.astype(np.int64))
+        return bound
 
 
 @dataclass(frozen=True)
@@ -198,9 +209,11 @@ def _validate(network: Network, tensors: Tensors) -> None:
     m = network.latents
     for name, low, high in (("gain", 1, GAIN_MAX - 1), ("inverse_gain", 1, INVERSE_GAIN_MAX - 1), ("scale_offset", -(1 << 20), 1 << 20)):
         value = getattr(network, name)
-        _require(value.shape == (QUALITIES, m) and low <= value.min() and value.max() <= high, f"{name} is not [{QUALITIES},{m}] in {low}..{high}")
-    _require(0 <= network.context_shift.min() and network.context_shift.max() <= SHIFT_MAX, "context_shift is out of range")
-    _require(network.rounding.shape == (SCALE_LEVELS,) and 0 <= network.rounding.min() and network.rounding.max() <= 1 << 29, "rounding is out of range")
+        inside = value.shape == (QUALITIES, m) and low <= value.min() and value.max() <= high
+        _require(inside, f"{name} is not [{QUALITIES},{m}] in {low}..{high}")
+    _require(network.context_shift.min() >= 0 and network.context_shift.max() <= SHIFT_MAX, "context_shift is out of range")
+    rounding = network.rounding
+    _require(rounding.shape == (SCALE_LEVELS,) and rounding.min() >= 0 and rounding.max() <= 1 << 29, "rounding is out of range")
     _require(0 <= network.coded_from < SCALE_LEVELS, "coded_from is out of range")
     _require(len(network.y_tables) == SCALE_LEVELS, f"y has {len(network.y_tables)} tables")
     for tables in (network.z_tables, network.y_tables):
@@ -210,7 +223,8 @@ def _validate(network: Network, tensors: Tensors) -> None:
 def _validate_layer(layer: Layer, stored_bound: NDArray[Any]) -> None:
     name, kernel = layer.name, 3 if layer.name in KERNEL_3 else 1
     outputs = len(layer.bias)
-    _require(layer.weight.ndim == 4 and layer.weight.shape[:3] == (outputs, kernel, kernel) and layer.shift.shape == (outputs,), f"{name}: wrong shape")
+    shapes = (layer.weight.shape[:-1], layer.shift.shape)
+    _require(shapes == ((outputs, kernel, kernel), (outputs,)), f"{name}: wrong shape")
     _require(np.abs(layer.weight.astype(np.int16)).max() <= WEIGHT_MAX, f"{name}: a weight is beyond +-{WEIGHT_MAX}")
     low = HEAD_SHIFT_MIN if layer.head else 0
     _require(low <= layer.shift.min() and layer.shift.max() <= SHIFT_MAX, f"{name}: a shift is out of {low}..{SHIFT_MAX}")
@@ -244,7 +258,8 @@ def _validate_tables(tables: Tables) -> None:
     _require(np.all(np.diff(start) >= 3), "a CDF table has no symbol besides the escape")
     for t in range(len(tables)):
         table = cdf[start[t]:start[t + 1]]
-        _require(table[0] == 0 and table[-1] == 1 << PROBABILITY_BITS and np.all(np.diff(table) > 0), f"CDF table {t} does not rise from 0 to its total")
+        rises = table[0] == 0 and table[-1] == 1 << PROBABILITY_BITS and np.all(np.diff(table) > 0)
+        _require(rises, f"CDF table {t} does not rise from 0 to its total")
 
 
 def read_bank(path: Path, network: Network) -> Bank:

@@ -33,4 +33,5 @@ def fetch(z: NDArray[np.uint8], reference_z: NDArray[np.uint8], features: NDArra
     best = distance.argmin(1)                                                       # the first of equals
     count = features.shape[2]
     blocks = features.reshape(REFERENCE_SIDE, 2, REFERENCE_SIDE, 2, count).transpose(0, 2, 1, 3, 4).reshape(-1, 2, 2, count)
-    return blocks[best].reshape(n, h, w, 2, 2, count).transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, count)
+    found: NDArray[np.uint8] = blocks[best].reshape(n, h, w, 2, 2, count).transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, count)
+    return found
