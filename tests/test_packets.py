@@ -247,7 +247,7 @@ def test_hostile_files_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
     hostile = bytes(claim) * 5000
     with pytest.raises(CorruptStream):
         scan(hostile)
-    assert 0 < hashed <= 10 * len(hostile)
+    assert 0 < hashed <= 10 * len(hostile) + packets._FAILED_CRC_FLOOR
 
 
 @given(st.binary(max_size=300), st.integers(0, len(STREAM)), st.integers(0, len(STREAM)))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import rd
+from benchmarks import rd, rd_remac
 from benchmarks.datasets import DataMissingError, EvalImage, evaluation_images
 from benchmarks.measure import Peer, Picture, run
 from benchmarks.metrics import RDPoint
@@ -66,7 +66,8 @@ def test_finished_pairs_are_not_measured_again(pictures: tuple[EvalImage, ...], 
     assert (read.versions, read.codecs, read.images.keys()) == (results.versions, results.codecs, results.images.keys())
     for key, image in results.images.items():
         for point, again in zip(image.curves["toy"], read.images[key].curves["toy"], strict=True):
-            assert again == RDPoint(point.quality, point.num_bytes, pytest.approx(point.psnr_db, abs=1e-4))
+            assert (again.quality, again.num_bytes) == (point.quality, point.num_bytes)
+            assert again.psnr_db == pytest.approx(point.psnr_db, abs=1e-4)
     assert read.images["test/a"].curves["toy"][-1].psnr_db == math.inf
 
 
@@ -102,11 +103,41 @@ def test_what_is_no_results_file_is_refused(content: str, tmp_path: Path) -> Non
         load(path)
 
 
+def test_remac_is_measured_through_its_public_interface(pictures: tuple[EvalImage, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variants are keywords of encode, the codec hash is read from the stream, grey pictures are coded as grey."""
+    shapes, references = [], set()
+
+    def encode(samples: Picture, quality: int, **keywords: object) -> bytes:
+        shapes.append(samples.shape)
+        references.add(keywords.get("references", True))
+        return bytes(52) + bytes(range(8)) + bytes(samples.shape[:2]) + bytes(quality)
+
+    def decode(coded: bytes, **keywords: object) -> Picture:
+        return np.full((coded[60], coded[61]), 128, np.uint8)
+
+    monkeypatch.setattr(rd_remac, "PROBE_SIDE", 64)
+    monkeypatch.setattr("remac_runtime.encode", encode)
+    monkeypatch.setattr("remac_runtime.decode", decode)
+    Image.new("L", (16, 12), 128).save(pictures[0].path)
+    folder = tmp_path / "data" / "test"
+    folder.mkdir(parents=True)
+    for picture in pictures:
+        picture.path.rename(folder / picture.path.name)
+    arguments = ["--data", str(tmp_path / "data"), "--sets", "test", "--out", str(tmp_path / "own.json"), "--variant", "noref"]
+    assert rd_remac.main(arguments) == 0
+    results = load(tmp_path / "own.json")
+    assert references == {False}
+    assert "references=False; codec hash 0001020304050607" in results.codecs["remac-m-noref"]
+    assert {(12, 16), (12, 16, 3), (64, 64, 3)} == set(shapes)
+    assert [point.quality for point in results.images["test/a"].curves["remac-m-noref"]] == list(rd_remac.QUALITIES)
+    assert results.images["test/a"].curves["remac-m-noref"][0].psnr_db == math.inf
+
+
 def image_with(**factors: float) -> ImageResults:
     """Results of a 100x80 picture: curves that are the anchor's times a factor."""
     curves = {}
     for name, factor in factors.items():
-        curves[name] = tuple(RDPoint(quality, 1000 * factor * 2 ** (index / 3), 28.0 + index) for index, quality in enumerate((10, 30, 60, 85, 95)))
+        curves[name] = tuple(RDPoint(quality, 1e6 * factor * 2 ** (index / 3), 28.0 + index) for index, quality in enumerate((10, 30, 60, 85, 95)))
     return ImageResults(100, 80, "p", curves)
 
 
@@ -135,9 +166,9 @@ def test_summary_of_known_factors() -> None:
     assert codec.worst == ("test/a", "test/b")
     assert codec.costlier_than_rival == ("test/a",)
     assert codec.rival_bd_rate["test/a"] == pytest.approx(0.25)
-    assert codec.bits_per_pixel_range == pytest.approx((8 * 375 / 8000, 8 * 625 * 2 ** (4 / 3) / 8000))
+    assert codec.bits_per_pixel_range == pytest.approx((375, 625 * 2 ** (4 / 3)))
     assert codec.qualities[0].psnr_db == 28.0
-    assert codec.qualities[0].bits_per_pixel == pytest.approx(0.5)
+    assert codec.qualities[0].bits_per_pixel == pytest.approx(500)
 
 
 def test_report_is_complete_and_repeatable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

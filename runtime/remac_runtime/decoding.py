@@ -11,7 +11,7 @@ from remac_runtime import arithmetic, concealment, images, packets, rans
 from remac_runtime.backends import Backend, open_backend
 from remac_runtime.entropy_path import EntropyPath, band_slices, interleave
 from remac_runtime.errors import CorruptStream, UnsupportedStream, WrongModel
-from remac_runtime.format import LATENT_OFFSET, PAD_MULTIPLE
+from remac_runtime.format import LATENT_OFFSET, NO_REFERENCE, PAD_MULTIPLE
 from remac_runtime.ground import GroundDecoder
 from remac_runtime.model import Model
 
@@ -101,6 +101,8 @@ class Decoder:
         if bank is None or bank.hash[:4] != header.bank_tag:
             found = f"has {bank.hash.hex()}" if bank else f"has none ({self.model.bank_problem})"
             raise WrongModel(f"the stream needs the reference bank {header.bank_tag.hex()}, the model {found}: put it into {self.model.folder}")
+        if header.semantic == NO_REFERENCE:
+            return EntropyPath(network, self.backend, None, None)
         if header.semantic >= len(bank):
             raise CorruptStream(f"semantic reference {header.semantic} is not in the bank of {len(bank)}")
         return EntropyPath(network, self.backend, bank, header.semantic)
@@ -137,6 +139,8 @@ class _BandDecoding:
                 continue
             coders[n] = coder
             z[n] = symbols.reshape(z.shape[1:])
+        if not coders:
+            return
         batch = self.path.batch(bands, z)
         planes: list[NDArray[np.uint8]] = []
         y_hat: dict[int, list[NDArray[np.int32]]] = {n: [] for n in coders}

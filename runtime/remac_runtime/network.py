@@ -31,7 +31,7 @@ from remac_runtime.format import (
 NETWORK_MAGIC = b"RMACNET1"
 BANK_MAGIC = b"RMACBNK1"
 FILE_VERSION = 1
-_DTYPES: dict[str, np.dtype[Any]] = {"u8": np.dtype("u1"), "i8": np.dtype("i1"), "u16": np.dtype("<u2"), "i16": np.dtype("<i2"), "i32": np.dtype("<i4")}
+_DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(code) for name, code in (("u8", "u1"), ("i8", "i1"), ("u16", "<u2"), ("i16", "<i2"), ("i32", "<i4"))}
 _HEADER_LIMIT = 1 << 20
 
 Tensors = dict[str, NDArray[Any]]

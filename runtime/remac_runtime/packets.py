@@ -41,6 +41,7 @@ _NO_TAG = bytes(4)
 MAX_PIXELS = 64 << 20   # width * height that a reader accepts unless its caller raises the limit
 # A candidate whose CRC fails costs a pass over up to 64 KiB; a file made of sync markers would otherwise take quadratic time.
 _FAILED_CRC_FACTOR = 8
+_FAILED_CRC_FLOOR = 4 << 20       # so that a few kilobytes of false markers do not hide a small stream
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def _packet(header: StreamHeader, sync: bytes, place: tuple[int, int, int, int],
 
 def find_packets(data: bytes) -> Iterator[Packet]:
     """Every valid packet in the order of the bytes, whatever lies between them. Work is bounded by a small multiple of the length."""
-    failed_budget = _FAILED_CRC_FACTOR * len(data) + PACKET_MAX
+    failed_budget = _FAILED_CRC_FACTOR * len(data) + _FAILED_CRC_FLOOR
     position = 0
     while failed_budget > 0 and (found := _SYNC.search(data, position)):
         packet = _parse(data, found.start())

@@ -1,0 +1,479 @@
+"""The exporter, its checks (each is shown to fail when it should), the count of multiply-accumulates, the manifest and the build script."""
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from terrain import terrain
+
+from export import layer_checks, manifest, measure, onnx_checks, onnx_memory, report, rover_encoder, to_onnx
+from remac_runtime import topology
+from remac_runtime.errors import BadNetwork, RemacError
+from remac_runtime.format import LATENT_OFFSET
+from remac_runtime.model import Model, load_model
+from remac_runtime.network import KERNEL_3, Network, read_network
+from remac_runtime.topology import GRAPHS
+
+Models = dict[str, onnx.ModelProto]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    from small_network import write_small_model
+    folder = tmp_path_factory.mktemp("export")
+    write_small_model(folder)
+    to_onnx.export_graphs(read_network(folder / "network.rmn"), folder)
+    return load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def graphs(model: Model) -> Models:
+    return onnx_checks.read_graphs(model.folder)
+
+
+def failed(models: Models, network: Network) -> list[str]:
+    return [result.name for result in onnx_checks.check_models(models, network) if not result.passed]
+
+
+# ---- the exporter
+
+def test_files_pass_every_check(model: Model) -> None:
+    results = onnx_checks.check_folder(model.folder, model.network)
+    assert len(results) == len(onnx_checks.CHECKS) + 2 and all(result.passed for result in results), results
+
+
+def test_repeated_export_gives_the_same_bytes(model: Model, tmp_path: Path) -> None:
+    paths = to_onnx.export_graphs(model.network, tmp_path)
+    assert [path.name for path in paths] == [f"{graph}.onnx" for graph in GRAPHS] and len(list(tmp_path.iterdir())) == len(paths)
+    assert all(path.read_bytes() == (model.folder / path.name).read_bytes() for path in paths)
+
+
+def test_graphs_have_no_dead_nodes(graphs: Models) -> None:
+    for graph in graphs.values():
+        used = {name for node in graph.graph.node for name in node.input} | {info.name for info in graph.graph.output}
+        assert all(set(node.output) & used for node in graph.graph.node)
+
+
+# ---- each check fails when it should
+
+def node(models: Models, graph: str, kind: str, number: int = 0) -> onnx.NodeProto:
+    return [n for n in models[graph].graph.node if n.op_type == kind][number]
+
+
+def constant(models: Models, graph: str, name: str) -> NDArray[Any]:
+    return numpy_helper.to_array(next(t for t in models[graph].graph.initializer if t.name == name)).copy()
+
+
+def put(models: Models, graph: str, value: Any, at: onnx.NodeProto, place: int) -> None:
+    """Give one input of a node a constant of its own."""
+    name = f"mutant_{len(models[graph].graph.initializer)}"
+    models[graph].graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    at.input[place] = name
+
+
+def change(models: Models, graph: str, kind: str, place: int, how: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+    target = node(models, graph, kind)
+    put(models, graph, how(constant(models, graph, target.input[place])), target, place)
+
+
+def one(value: float) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """The same with another first value."""
+    def how(x: NDArray[Any]) -> NDArray[Any]:
+        x.flat[0] = value
+        return x
+    return how
+
+
+def insert_after(models: Models, graph: str, kind: str, **attributes: Any) -> None:
+    """A node of a kind between the first QLinearConv and what reads it."""
+    source = node(models, graph, "QLinearConv")
+    added = helper.make_node(kind, [source.output[0]], ["mutant"], **attributes)
+    for other in models[graph].graph.node:
+        for i, name in enumerate(other.input):
+            if name == source.output[0]:
+                other.input[i] = "mutant"
+    models[graph].graph.node.insert(list(models[graph].graph.node).index(source) + 1, added)
+
+
+def rename_attribute(models: Models, graph: str, kind: str, name: str, value: Any) -> None:
+    target = node(models, graph, kind)
+    kept = [a for a in target.attribute if a.name != name]
+    del target.attribute[:]
+    target.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+
+def set_opset(models: Models, version: int) -> None:
+    models["analysis"].opset_import[0].version = version
+
+
+def set_ir(models: Models, version: int) -> None:
+    models["side"].ir_version = version
+
+
+def fixed_size(models: Models) -> None:
+    models["analysis"].graph.input[0].type.tensor_type.shape.dim[1].dim_value = 64
+
+
+def fixed_batch(models: Models) -> None:
+    for info in (*models["phase1"].graph.input, *models["phase1"].graph.output):
+        info.type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def unused_float(models: Models) -> None:
+    models["side"].graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "stray"))
+
+
+def float_path(models: Models) -> None:
+    """Dequantise and quantise again: exact in value, but other kernels."""
+    graph = models["phase0"].graph
+    source = node(models, "phase0", "QLinearConv")
+    for i, (kind, name) in enumerate((("DequantizeLinear", "float"), ("QuantizeLinear", "mutant"))):
+        taken = source.output[0] if kind == "DequantizeLinear" else "float"
+        graph.node.insert(list(graph.node).index(source) + 1 + i, helper.make_node(kind, [taken, source.input[1], source.input[2]], [name]))
+    for reader in graph.node:
+        for i, name in enumerate(reader.input):
+            if name == source.output[0] and reader.op_type != "DequantizeLinear":
+                reader.input[i] = "mutant"
+
+
+def cast_head(models: Models) -> None:
+    graph = models["phase0"].graph
+    graph.node.append(helper.make_node("Cast", ["mean0"], ["mutant"], to=TensorProto.FLOAT))
+    graph.output.append(helper.make_tensor_value_info("mutant", TensorProto.FLOAT, ["n", "rows", "columns", 32]))
+
+
+def other_hash(models: Models) -> None:
+    helper.set_model_props(models["phase3"], {"codec_hash": "00" * 8})
+
+
+def two_added_heads(models: Models) -> None:
+    node(models, "phase0", "Add", 1).input[1] = node(models, "phase0", "MatMulInteger").output[0]
+
+
+def dead_name(models: Models) -> None:
+    node(models, "side", "QLinearConv").input[0] = "nowhere"
+
+
+OPERATORS, VERSIONS, WEIGHTS, ZEROS, SCALES, FLOATS, TYPES, PLAIN, FREE, BOUNDS = onnx_checks.CHECKS
+SAME = "same numbers as the network file"
+MUTANTS: dict[str, tuple[Callable[[Models], None], str]] = {
+    "operator outside the list": (lambda m: insert_after(m, "side", "Identity"), OPERATORS),
+    "float path": (float_path, OPERATORS),
+    "float head": (cast_head, OPERATORS),
+    "tensors that are not uint8": (float_path, TYPES),
+    "float output": (cast_head, TYPES),
+    "a head without constant bias": (two_added_heads, TYPES),
+    "bias of a head not constant": (two_added_heads, BOUNDS),
+    "opset 12": (lambda m: set_opset(m, 12), VERSIONS),
+    "opset 18": (lambda m: set_opset(m, 18), VERSIONS),
+    "IR 7": (lambda m: set_ir(m, 7), VERSIONS),
+    "IR 9": (lambda m: set_ir(m, 9), VERSIONS),
+    "weight 65": (lambda m: change(m, "analysis", "QLinearConv", 3, one(65)), WEIGHTS),
+    "weight -65": (lambda m: change(m, "analysis", "QLinearConv", 3, one(-65)), WEIGHTS),
+    "weight -128": (lambda m: change(m, "analysis", "QLinearConv", 3, one(-128)), WEIGHTS),
+    "weight 65 of a head": (lambda m: change(m, "phase2", "MatMulInteger", 1, one(65)), WEIGHTS),
+    "zero point of the input": (lambda m: change(m, "side", "QLinearConv", 2, one(1)), ZEROS),
+    "zero point of the weights": (lambda m: change(m, "side", "QLinearConv", 5, one(1)), ZEROS),
+    "zero point of the output": (lambda m: change(m, "side", "QLinearConv", 7, one(128)), ZEROS),
+    "scale of the input": (lambda m: change(m, "side", "QLinearConv", 1, one(0.5)), SCALES),
+    "scale of the output": (lambda m: change(m, "side", "QLinearConv", 6, one(2)), SCALES),
+    "scale that is no power of two": (lambda m: change(m, "side", "QLinearConv", 4, one(0.3)), SCALES),
+    "scale next to a power of two": (lambda m: change(m, "side", "QLinearConv", 4, one(0.25 + 2 ** -25)), SCALES),
+    "shift 17": (lambda m: change(m, "side", "QLinearConv", 4, one(2.0 ** -17)), SCALES),
+    "shift -1": (lambda m: change(m, "side", "QLinearConv", 4, one(2.0)), SCALES),
+    "negative scale": (lambda m: change(m, "side", "QLinearConv", 4, one(-0.25)), SCALES),
+    "float initialiser": (unused_float, FLOATS),
+    "float initialiser that is no power of two": (lambda m: change(m, "side", "QLinearConv", 4, one(0.3)), FLOATS),
+    "dilation": (lambda m: rename_attribute(m, "side", "QLinearConv", "dilations", [2, 2]), PLAIN),
+    "padding by name": (lambda m: rename_attribute(m, "side", "QLinearConv", "auto_pad", "SAME_UPPER"), PLAIN),
+    "linear resize": (lambda m: rename_attribute(m, "side", "Resize", "mode", "linear"), PLAIN),
+    "resize from the centre": (lambda m: rename_attribute(m, "side", "Resize", "coordinate_transformation_mode", "half_pixel"), PLAIN),
+    "another factor of resize": (lambda m: change(m, "side", "Resize", 2, one(2.0)), PLAIN),
+    "reflected padding": (lambda m: rename_attribute(m, "phase1", "Pad", "mode", "edge"), PLAIN),
+    "another fill": (lambda m: change(m, "phase1", "Pad", 2, lambda x: np.array(LATENT_OFFSET - 1, np.uint8)), PLAIN),
+    "fixed height": (fixed_size, FREE),
+    "fixed number of bands": (fixed_batch, FREE),
+    "accumulator at the limit": (lambda m: change(m, "analysis", "QLinearConv", 8, one(2 ** 24)), BOUNDS),
+    "accumulator of a head at the limit": (lambda m: change(m, "analysis", "Add", 1, one(-2 ** 24)), BOUNDS),
+    "another weight": (lambda m: change(m, "phase3", "QLinearConv", 3, lambda x: -x), SAME),
+    "another weight of a head": (lambda m: change(m, "phase3", "MatMulInteger", 1, lambda x: -x), SAME),
+    "another bias": (lambda m: change(m, "phase3", "QLinearConv", 8, lambda x: x + 1), SAME),
+    "another bias of a head": (lambda m: change(m, "phase3", "Add", 1, lambda x: x + 1), SAME),
+    "another shift": (lambda m: change(m, "phase3", "QLinearConv", 4, lambda x: x / 2), SAME),
+    "another codec": (other_hash, SAME),
+    "tensor from nowhere": (dead_name, "graphs are well formed"),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_check_fails_when_it_should(mutant: str, graphs: Models, model: Model) -> None:
+    change_it, check = MUTANTS[mutant]
+    models = copy.deepcopy(graphs)
+    change_it(models)
+    assert check in failed(models, model.network)
+
+
+def test_every_check_has_a_mutant() -> None:
+    assert {check for _, check in MUTANTS.values()} == {*onnx_checks.CHECKS, SAME, "graphs are well formed"}
+
+
+def test_accumulator_bound_is_exact(graphs: Models, model: Model) -> None:
+    """One below the limit passes, the limit fails."""
+    conv = node(graphs, "side", "QLinearConv")
+    weights = constant(graphs, "side", conv.input[3]).astype(np.int64)
+    room = 2 ** 24 - 255 * int(np.abs(weights[0]).sum())
+    for bias, good in ((room - 1, True), (room, False), (1 - room, True), (-room, False)):
+        models = copy.deepcopy(graphs)
+        change(models, "side", "QLinearConv", 8, one(bias))
+        assert (BOUNDS not in failed(models, model.network)) == good
+
+
+def test_missing_and_damaged_files(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(BadNetwork, match="make encoder"):
+        onnx_checks.check_folder(tmp_path, model.network)
+    for path in to_onnx.export_graphs(model.network, tmp_path):
+        path.write_bytes(b"not a graph")
+    with pytest.raises(BadNetwork, match="make encoder"):
+        onnx_checks.check_folder(tmp_path, model.network)
+
+
+# ---- multiply-accumulates
+
+def by_hand(network: Network, height: int, width: int) -> dict[str, float]:
+    """MAC per pixel of each layer from FORMAT 4.2: positions times weights; sides are multiples of 64."""
+    stride = {"stem": 8, "body": 8, "reduce": 16, "deep": 16, "head": 16, "hyper_in": 32, "hyper_out": 64, "side_in": 64, "side_mid": 64}
+    counts = {}
+    for name, layer in network.layers.items():
+        outputs, kernel, _, inputs = layer.weight.shape
+        assert kernel == (3 if name in KERNEL_3 else 1)
+        positions = 64 if name == "reference" else height * width / stride.get(name, 32) ** 2
+        counts[name] = positions * outputs * kernel * kernel * inputs / (height * width)
+    return counts
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (1152, 1600)])
+def test_counts_are_those_of_the_format(model: Model, height: int, width: int) -> None:
+    counts = onnx_checks.count_macs(model.folder, height, width)
+    assert list(counts) == list(GRAPHS)
+    assert {name: count for layers in counts.values() for name, count in layers.items()} == pytest.approx(by_hand(model.network, height, width))
+
+
+def test_counts_include_the_padding(model: Model) -> None:
+    whole, part = (onnx_checks.count_macs(model.folder, *size)["analysis"]["stem"] for size in ((128, 128), (65, 127)))
+    assert part == pytest.approx(whole * 128 * 128 / (65 * 127))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_counts_equal_fvcore(model: Model) -> None:
+    """fvcore counts the same data flow as torch runs it."""
+    import torch
+    from fvcore.nn import FlopCountAnalysis
+
+    from remac_runtime.backends.torch_backend import TorchOps
+
+    class Graph(torch.nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.graph, self.ops = name, TorchOps()
+
+        def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return topology.run(self.ops, model.network, self.graph, inputs)
+
+    m, side = model.network.latents, len(model.network.layers["side_out"].bias) + model.network.reference_features
+    shapes = {"pixels": (1, 3, 128, 192), "z": (1, model.network.hyper, 2, 3), "planes": (4, m, 8, 8), "side": (1, side, 4, 6)}
+    for graph, layers in onnx_checks.count_macs(model.folder, 128, 192).items():
+        inputs = tuple(torch.zeros(shapes.get(name, (1, m, 4, 6))) for name in topology.INPUTS[graph])
+        counter = FlopCountAnalysis(Graph(graph), inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        assert counter.by_operator()["conv"] == round(sum(layers.values()) * 128 * 192), graph
+
+
+# ---- memory
+
+def test_peak_memory_by_hand() -> None:
+    """x and a, then a and b, then b and its reshaped view and c, with x kept to the end as an input."""
+    def of(kind: str, source: str, target: str, **attributes: Any) -> onnx.NodeProto:
+        return helper.make_node(kind, [source], [target], **attributes)
+    nodes = [of("Relu", "x", "a"), of("Relu", "a", "b"), of("Reshape", "b", "v"), of("Transpose", "v", "t", perm=[0, 3, 1, 2]), of("Relu", "t", "c")]
+    infos = [helper.make_tensor_value_info(name, TensorProto.UINT8, [None]) for name in "xc"]
+    graph = onnx.helper.make_model(helper.make_graph(nodes, "g", infos[:1], infos[1:]))
+    assert onnx_memory.peak_of(graph, {"x": 1, "a": 100, "b": 20, "v": 20, "t": 20, "c": 3}) == 1 + 100 + 20
+    assert onnx_memory.peak_of(graph, {"x": 1, "a": 5, "b": 20, "v": 20, "t": 20, "c": 30}) == 1 + 20 + 30
+
+
+def test_predicted_memory_grows_with_the_picture(model: Model) -> None:
+    small, large = (onnx_memory.peak_bytes(model.folder, rows, 512) for rows in (512, 1024))
+    assert large == 2 * small > 2 * 512 * 512 * 3
+
+
+# ---- layers against the reference
+
+@pytest.fixture(scope="module")
+def cases(model: Model) -> list[tuple[str, layer_checks.Expected]]:
+    return [("terrain", layer_checks.expected(model, terrain(64, 128, 3)))]
+
+
+def test_layers_equal_the_reference(model: Model, cases: list[tuple[str, layer_checks.Expected]]) -> None:
+    result = layer_checks.check_every_layer(model, cases)
+    assert result.passed and result.detail.startswith(f"{len(model.network.layers)} layers"), result
+    assert layer_checks.check_backend(model, "onnxruntime", cases).passed
+    assert layer_checks.check_stream(model, terrain(64, 128, 3)).passed
+    assert not layer_checks.check_every_layer(model, []).passed
+
+
+def test_layer_check_names_the_layer_that_differs(model: Model, cases: list[tuple[str, layer_checks.Expected]]) -> None:
+    for name in ("deep", "hidden2", "scale3", "reference"):
+        wrong = {**cases[0][1].layers, name: cases[0][1].layers[name].copy()}
+        wrong[name][0, 1, 2] += 1
+        result = layer_checks.check_every_layer(model, [("terrain", replace(cases[0][1], layers=wrong))])
+        assert not result.passed and f"terrain, {name}: 1 of" in result.detail and "[0, 1, 2]" in result.detail
+        outputs = [layer for layers in topology.OUTPUTS.values() for layer in layers]
+        shipped = layer_checks.check_backend(model, "onnxruntime", [("terrain", replace(cases[0][1], layers=wrong))])
+        assert shipped.passed == (name not in outputs)
+
+
+def test_stream_check_sees_other_graphs(model: Model, tmp_path: Path) -> None:
+    """A graph of another network of the same shape, which claims to be of this one."""
+    from small_network import write_small_model
+    for name in ("network.rmn", "bank.rmb"):
+        (tmp_path / name).write_bytes((model.folder / name).read_bytes())
+    (tmp_path / "other").mkdir()
+    write_small_model(tmp_path / "other", seed=2)
+    other = replace(read_network(tmp_path / "other" / "network.rmn"), hash=model.network.hash)
+    to_onnx.export_graphs(other, tmp_path)
+    assert not layer_checks.check_stream(load_model(tmp_path), terrain(64, 128, 3)).passed
+
+
+# ---- manifest
+
+@pytest.fixture
+def folder(model: Model, tmp_path: Path) -> Path:
+    for path in model.folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    manifest.write_manifest(tmp_path, manifest.describe(tmp_path, model.network, model.bank, 17, {"side": {"side_in": 1.23456}}))
+    return tmp_path
+
+
+def test_manifest_describes_the_folder(folder: Path, model: Model) -> None:
+    found = manifest.read_manifest(folder)
+    assert model.bank is not None
+    assert (found["schema"], found["profile"]) == (1, "small")
+    assert (found["codec_hash"], found["bank_hash"]) == (model.network.hash.hex(), model.bank.hash.hex())
+    assert set(found["files"]) == {"network.rmn", "bank.rmb", *(f"{graph}.onnx" for graph in GRAPHS)}
+    assert found["files"]["network.rmn"]["sha256"].startswith(model.network.hash.hex())       # the codec hash is the start of the file's
+    assert found["mac_per_pixel"] == {"side": {"side_in": 1.235}} and {"python", "numpy", "onnx"} <= set(found["tools"])
+    assert not list(manifest.differences(folder)) and not list(folder.glob("*.tmp"))
+
+
+def test_manifest_shows_every_change(folder: Path) -> None:
+    content = (folder / "side.onnx").read_bytes()
+    (folder / "side.onnx").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (folder / "bank.rmb").unlink()
+    (folder / "ground").mkdir()
+    (folder / "ground" / "decoder.onnx").write_bytes(b"new")
+    assert [line.split(":")[0] for line in manifest.differences(folder)] == ["bank.rmb", "side.onnx", "ground/decoder.onnx"]
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("{", "damaged"), ("[]", "damaged"), ("{}", "damaged"), ('{"schema": 1, "files": {"a": {}}}', "damaged"),
+    ('{"schema": 2, "files": {}}', "schema 2, this build reads 1")])
+def test_bad_manifests(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / manifest.MANIFEST_FILE).write_text(content)
+    with pytest.raises(BadNetwork, match=message):
+        list(manifest.differences(tmp_path))
+
+
+def test_missing_manifest(tmp_path: Path) -> None:
+    with pytest.raises(BadNetwork, match="make encoder"):
+        manifest.read_manifest(tmp_path)
+
+
+# ---- measurement and report
+
+def test_frame_continues_by_mirror_images() -> None:
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    larger = measure.frame(pixels, 5, 7)
+    assert np.array_equal(larger[:, :, 0], pixels[[0, 1, 1, 0, 0]][:, [0, 1, 2, 2, 1, 0, 0], 0])
+    assert np.array_equal(measure.frame(pixels, 1, 2), pixels[:1, :2])
+
+
+def test_jpeg_is_the_largest_that_fits() -> None:
+    from PIL import Image
+
+    from remac_runtime.images import Picture
+    picture = Picture(terrain(64, 96, 2))
+    best = measure.jpeg_within(picture, 3000)
+    assert best is not None and best.num_bytes <= 3000 and 20 < best.psnr_db < 60
+    larger = measure.jpeg_within(picture, 10 ** 6)
+    assert larger is not None and larger.quality == 95 and larger.psnr_db > best.psnr_db
+    assert measure.jpeg_within(picture, 50) is None
+    assert Image.MAX_IMAGE_PIXELS is not None       # the check against huge pictures stays on
+
+
+def test_memory_is_that_of_the_encoding_process(model: Model) -> None:
+    ballast = np.ones(400 << 20, np.uint8)      # of this process: a child must not be charged with it
+    small, large = (measure.memory(model.folder, rows, 1024) for rows in (64, 1024))
+    assert large.added_bytes > small.added_bytes and 1024 * 1024 * 3 < large.added_bytes < large.peak_bytes < len(ballast)
+
+
+def test_failed_measurement_is_no_traceback(tmp_path: Path) -> None:
+    with pytest.raises(RemacError, match="the process that measures memory failed"):
+        measure.memory(tmp_path, 64, 64)
+
+
+def test_table_is_aligned_and_json_is_plain() -> None:
+    text = report.render([report.Section("one", [("a", "1"), ("bcd", "234", "words and words")]), report.Section("two", [])])
+    assert text.splitlines() == ["one", "---", "  a      1", "  bcd  234  words and words", "", "two", "---"]
+    assert report.plain({"a": (math.nan, 1.5, [math.inf])}) == {"a": [None, 1.5, [None]]}
+
+
+# ---- the build script
+
+def arguments(source: Path, out: Path, sample: Path, *further: str) -> list[str]:
+    return ["--network", str(source / "network.rmn"), "--bank", str(source / "bank.rmb"), "--out", str(out), "--sample", str(sample),
+            "--data", str(out / "none"), "--runs", "1", *further]
+
+
+def test_build_without_ground_decoder_fails_but_leaves_a_whole_folder(
+        model: Model, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = rover_encoder.main(arguments(model.folder, tmp_path / "built", samples / "spirit_husband_hill_terrain.png", "--json"))
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert code == 1 and [check["name"] for check in found["checks"] if not check["passed"]] == ["ground decoder built"]
+    assert "check failed: ground decoder built" in printed.err and "Traceback" not in printed.err
+    assert not found["passed"] and found["points"][0]["psnr_db"] is None and found["points"][0]["num_bytes"] < found["points"][1]["num_bytes"]
+    assert not list(manifest.differences(tmp_path / "built")) and not list((tmp_path / "built").rglob("*.tmp"))
+
+
+def test_build_passes_and_prints_one_table(
+        model: Model, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rover_encoder, "build_ground", lambda weights, folder: report.CheckResult("ground decoder built", True))
+    assert rover_encoder.main(arguments(model.folder, tmp_path / "built", samples / "spirit_husband_hill_terrain.png")) == 0
+    printed = capsys.readouterr().out
+    assert "total" in printed and "100.0 %" in printed and "FAIL" not in printed
+    rebuilt = rover_encoder.main(arguments(tmp_path / "built", tmp_path / "built", samples / "spirit_husband_hill_terrain.png"))     # onto itself
+    assert rebuilt == 0
+
+
+def test_budget_is_asserted() -> None:
+    assert rover_encoder.count_check("rover-m", {"analysis": {"body": 7000.0}, "side": {"side_in": 1000.0}}).passed
+    assert not rover_encoder.count_check("rover-m", {"analysis": {"body": 7000.0}, "side": {"side_in": 1001.0}}).passed
+    assert not rover_encoder.count_check("rover-s", {"analysis": {"body": 2001.0}}).passed
+
+
+def test_stages_are_all_layers(model: Model) -> None:
+    assert sorted(layer for layers in rover_encoder.STAGES.values() for layer in layers) == sorted(model.network.layers)
+
+
+def test_missing_weights_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rover_encoder.main(["--network", str(tmp_path / "none.rmn"), "--out", str(tmp_path / "built")]) == 1
+    assert "none.rmn: no such file: name the weights with --network" in capsys.readouterr().err
