@@ -93,6 +93,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 1 with one line on standard error where it cannot."""
+    import remac_runtime
     from remac_runtime.errors import RemacError
     options = parse_arguments(arguments)
     common = {"model": options.model, "backend": options.backend, "threads": options.threads}
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         images = evaluation_images(options.data, tuple(options.sets))
         subject = codec(name, common | VARIANTS[options.variant], common)
-        run([subject], images, options.out, {"numpy": version("numpy"), "remac-runtime": version("remac-runtime")})
+        run([subject], images, options.out, {"numpy": version("numpy"), "remac-runtime": remac_runtime.__version__})
     except (DataMissingError, ResultsError, RemacError) as error:
         print(f"rd_remac: {error}", file=sys.stderr)
         return 1
