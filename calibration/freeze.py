@@ -38,7 +38,7 @@ def load_checkpoint(path: Path, profile: str) -> Codec:
     if state.get("stage", "float") == "float":
         raise SystemExit(f"remac: {path} is a float checkpoint: run the quantised stage first")
     codec = Codec(PROFILES[profile])
-    codec.load_state_dict(state["model"])
+    codec.load_state_dict({"rounding": codec.rounding, **state["model"]})      # checkpoints of older runs round to the nearest
     set_integer(codec)
     codec.eval()
     return codec
@@ -47,9 +47,8 @@ def load_checkpoint(path: Path, profile: str) -> Codec:
 def write(codec: Codec, folder: Path, table_tensors: dict[str, NDArray[Any]],
           bank_tensors: dict[str, NDArray[np.uint8]] | None) -> tuple[Network, Bank | None]:
     """Write and read back the network, and the bank where there is one."""
-    rounding = {"rounding": integer_network.plain_rounding()}
     digest = write_network(folder / "network.rmn", codec.config.name, CODED_FROM, integer_network.layers(codec),
-                           {**integer_network.gain_tensors(codec), **rounding, **table_tensors})
+                           {**integer_network.gain_tensors(codec), **table_tensors})
     network = read_network(folder / "network.rmn")
     if bank_tensors is None:
         return network, None

@@ -78,10 +78,9 @@ class Report:
 
 def copy(source: Path, target: Path) -> None:
     """At once or not at all; a file onto itself stays."""
-    if not source.is_file():
-        raise RemacError(f"{source}: no such file: name the weights with --network and --bank, or train and freeze a network first")
     if target.exists() and source.samefile(target):
         return
+    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(target.name + ".tmp")
     shutil.copyfile(source, temporary)
     os.replace(temporary, target)
@@ -155,7 +154,9 @@ def build(options: argparse.Namespace) -> Report:
     picture = load_picture(sample)
 
     from export import manifest, measure, onnx_checks, onnx_memory, to_onnx
-    folder.mkdir(parents=True, exist_ok=True)
+    for path in (network_file, bank_file):
+        if not path.is_file():
+            raise RemacError(f"{path}: no such file: name the weights with --network and --bank, or train and freeze a network first")
     copy(network_file, folder / NETWORK_FILE)
     copy(bank_file, folder / BANK_FILE)
     model = load_model(folder)

@@ -26,7 +26,7 @@ from remac.decoder import RefDecoder
 from remac.entropy import LatentBits
 from remac.layers import IntegerConv, depth_to_space, round_through, space_to_depth
 from remac.quantise import FloatQuantiser, IntegerQuantiser
-from remac_runtime.format import LATENT_OFFSET, PHASES, PIXEL_OFFSET
+from remac_runtime.format import LATENT_OFFSET, PHASES, PIXEL_OFFSET, SCALE_LEVELS
 
 NORM_FLOOR = 0.4                      # spread below which latents are not magnified: noise of coarse steps would swamp them
 
@@ -181,6 +181,7 @@ class Codec(nn.Module):
 
     latent_norm: Tensor
     context_shift: Tensor
+    rounding: Tensor
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -193,6 +194,7 @@ class Codec(nn.Module):
         self.log_gain = nn.Parameter(torch.zeros(RATE.gain_knots, config.latents))
         self.register_buffer("latent_norm", torch.ones(config.latents))
         self.register_buffer("context_shift", torch.zeros(config.latents))
+        self.register_buffer("rounding", torch.full((SCALE_LEVELS,), 0.5, dtype=torch.float64))
         lambdas = torch.logspace(math.log2(RATE.lambda_low), math.log2(RATE.lambda_high), RATE.gain_knots, base=2)
         with torch.no_grad():   # at high rates the best step is sqrt(26 / lambda) 8-bit units, DESIGN: rate-distortion with bits + lambda * MSE
             self.log_gain.add_(torch.log(PIXEL_UNIT * torch.sqrt(lambdas / 26.0))[:, None])

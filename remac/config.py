@@ -63,6 +63,7 @@ class TrainConfig:
     second_moment: float = 0.98    # Adam's beta2: 0.999 lets one odd patch throw the decoder off, seen twice at step 600 and 1500
     spike: float = 60.0            # a step whose gradient norm is above it is skipped once warm ...
     skips: int = 3                 # ... but not more than so many in a row, or a bad spot would never be left
+    least_rounding: float = 0.5    # rounding offset of the smallest scales, see quantise.dead_zone_rounding
     unreferenced: float = 0.3      # share of the patches coded without references (stages after float)
     seed: int = 1
 
@@ -70,5 +71,5 @@ class TrainConfig:
 STAGES = {
     "float": TrainConfig(),
     "quantised": TrainConfig("quantised", steps=11_000, learning_rate=3e-4, hold=0.3, noisy=0.0, seed=2),
-    "decoder": TrainConfig("decoder", steps=6000, learning_rate=2e-4, hold=0.2, noisy=0.0, seed=3),
+    "decoder": TrainConfig("decoder", steps=6000, learning_rate=2e-4, hold=0.2, noisy=0.0, least_rounding=0.4, seed=3),
 }

@@ -45,6 +45,7 @@ class IntegerQuantiser:
         self.unit = codec.analysis.head.output_scale.double()[:, None, None]      # integer y units in a latent unit
         self.gain, self.inverse_gain, self.scale_offset = integer_gains(log_gain.double(), self.unit)
         self.shift = codec.context_shift.double()[:, None, None]
+        self.rounding = codec.rounding.double()
         self.training = codec.training
 
     def __call__(self, y: Tensor, mu: Tensor, scale: Tensor, noisy: bool) -> Quantised:
@@ -52,7 +53,7 @@ class IntegerQuantiser:
         index = scale_index(scale, self.scale_offset)
         sigma = SCALE_MIN * torch.exp2(index / SCALE_STEPS_PER_OCTAVE)
         steps = (y.double() - mu) * self.gain * 2.0 ** -GAIN_BITS
-        k = torch.where(index >= CODED_FROM, round_away_through(steps), 0.0)
+        k = torch.where(index >= CODED_FROM, round_away_through(steps, self.rounding[index.long()]), 0.0)
         y_hat = mu + k * self.inverse_gain
         plane = round_through((y_hat * torch.exp2(-self.shift)).clamp(-LATENT_OFFSET, LATENT_OFFSET - 1))
         residual = steps + torch.rand_like(steps) - 0.5 if self.training else k
@@ -72,9 +73,16 @@ def scale_index(scale: Tensor, offset: Tensor) -> Tensor:
     """FORMAT 5.5: the integer scale index as float64, with the gradient of the unrounded one."""
     exact = (scale.double() + offset) / 2 ** SCALE_FRACTION_BITS
     rounded = torch.floor((torch.round(scale.double()) + offset + 2 ** (SCALE_FRACTION_BITS - 1)) / 2 ** SCALE_FRACTION_BITS)
-    return (exact + (rounded - exact).detach()).clamp(0, SCALE_LEVELS - 1)
+    return (rounded + (exact - exact.detach())).clamp(0, SCALE_LEVELS - 1)      # in this order the sum is the integer itself
 
 
-def round_away_through(x: Tensor) -> Tensor:
-    """Round half away from zero (FORMAT 5.5 with rounding 2^29), gradient unchanged."""
-    return x + (torch.sign(x) * torch.floor(x.abs() + 0.5) - x).detach()
+def round_away_through(x: Tensor, rounding: Tensor) -> Tensor:
+    """sign(x) * floor(abs(x) + rounding) (FORMAT 5.5), gradient unchanged. Rounding 0.5 is to the nearest, less widens the zone around zero."""
+    return torch.sign(x.detach()) * torch.floor(x.detach().abs() + rounding) + (x - x.detach())
+
+
+def dead_zone_rounding(least: float) -> Tensor:
+    """Rounding of each scale index, float[64] in multiples of 2^-30: `least` at scales far below one step, 0.5 far above."""
+    sigma = SCALE_MIN * torch.exp2(torch.arange(SCALE_LEVELS, dtype=torch.float64) / SCALE_STEPS_PER_OCTAVE)
+    rounding = least + (0.5 - least) / (1 + sigma ** -2)
+    return torch.round(rounding * 2 ** GAIN_BITS) / 2 ** GAIN_BITS

@@ -25,6 +25,7 @@ from remac.config import PIXEL_UNIT, PROFILES, RATE, STAGES, CodecConfig, RateCo
 from remac.data import DataMissing, PatchSampler, data_folder, load_picture, picture_paths
 from remac.integer import activation_ranges, prepare, set_integer
 from remac.layers import space_to_depth
+from remac.quantise import dead_zone_rounding
 from remac.references import ReferencePool, code_pool
 from remac_runtime.format import PIXEL_OFFSET
 
@@ -36,6 +37,7 @@ EXAMPLES = """examples:
   python -m remac.train_codec --out runs/float --processes 2
   python -m remac.train_codec --stage quantised --start runs/float/checkpoint.pt --out runs/quantised --processes 2
   python -m remac.train_codec --stage decoder --start runs/quantised/checkpoint.pt --out runs/decoder --processes 2"""
+LATER_TENSORS = ("decoder.texture.", "context_shift", "rounding")      # a float checkpoint may lack them
 POOL_PATCHES, REFERENCE_SEED = 48, 7
 
 
@@ -135,7 +137,7 @@ class Trainer:
             return
         state = torch.load(source, map_location=self.run.device, weights_only=True)
         missing, unexpected = self.model.load_state_dict(state["model"], strict=False)
-        foreign = [name for name in (*missing, *unexpected) if not name.startswith("decoder.texture.") and name != "context_shift"]
+        foreign = [name for name in (*missing, *unexpected) if not name.startswith(LATER_TENSORS)]
         if foreign:
             raise SystemExit(f"remac: {source} is not of this profile (first foreign tensor: {foreign[0]})")
         rate = RateConfig(**state["rate"])
@@ -146,6 +148,7 @@ class Trainer:
         if state.get("stage", "float") == "float":
             prepare(self.model, activation_ranges(self.model, calibration_pictures(self.run.data)))
         set_integer(self.model)
+        self.model.rounding.copy_(dead_zone_rounding(self.run.train.least_rounding))
         patches = PatchSampler(picture_paths(self.run.data / "train"), 256, REFERENCE_SEED, augment=False).batch(POOL_PATCHES, 0)
         self.pool = code_pool(self.model, patches.to(self.run.device))
 

@@ -14,7 +14,7 @@ from calibration import freeze, integer_network, tables  # noqa: E402
 from remac.codec import Codec, context_taps  # noqa: E402
 from remac.config import CodecConfig, RateConfig, TrainConfig  # noqa: E402
 from remac.integer import activation_ranges, prepare  # noqa: E402
-from remac.quantise import IntegerQuantiser  # noqa: E402
+from remac.quantise import IntegerQuantiser, dead_zone_rounding  # noqa: E402
 from remac.train_codec import Run, Trainer, learning_rate  # noqa: E402
 from remac_runtime import arithmetic  # noqa: E402
 from remac_runtime.analysis import analyse  # noqa: E402
@@ -45,6 +45,7 @@ def integer_codec() -> Codec:
         for layer in (*codec.entropy.mean, *codec.entropy.scale):
             layer.weight.mul_(5.0)
         codec.entropy.hidden[0].weight.normal_(0, 0.1)
+    codec.rounding.copy_(dead_zone_rounding(0.4))
     prepare(codec, activation_ranges(codec, [as_tensor(picture(1)), as_tensor(picture(2))]))
     return codec
 
@@ -99,8 +100,7 @@ def test_a_changed_weight_is_noticed(integer_codec: Codec, tmp_path: Path) -> No
     layers["head"].weight[0, 0, 0, -1] += 1 if layers["head"].weight[0, 0, 0, -1] < 64 else -1
     (tmp_path / "changed").mkdir()
     freeze.write_network(tmp_path / "changed" / "network.rmn", "tiny", 1, layers,
-                         {**integer_network.gain_tensors(integer_codec), "rounding": integer_network.plain_rounding(),
-                          **tables.latent_tables(None), **tables.uniform_hyper_tables(TINY.hyper)})
+                         {**integer_network.gain_tensors(integer_codec), **tables.latent_tables(None), **tables.uniform_hyper_tables(TINY.hyper)})
     changed = freeze.read_network(tmp_path / "changed" / "network.rmn")
     with open_backend("numpy", tmp_path / "changed", changed) as backend:
         assert not np.array_equal(analyse(backend, pixels).y, before)
