@@ -54,7 +54,7 @@ def evaluation_images(option: str | os.PathLike[str] | None = None, sets: tuple[
         folder = root / FOLDERS[set_name]
         found = sorted(folder.glob("*.png"))
         if not found:
-            raise DataMissingError(f"no pictures of set '{set_name}' in {folder}: set {DATA_VARIABLE} or --data to the folder that holds {FOLDERS[set_name]}/")
+            raise DataMissingError(f"no pictures in {folder}: set {DATA_VARIABLE} or --data to the folder that holds {FOLDERS[set_name]}/")
         images += [EvalImage(set_name, path) for path in found]
     return tuple(images)
 

@@ -75,8 +75,8 @@ def front(curve: Sequence[RDPoint]) -> Front:
     return Front(np.array([p.psnr_db for p in kept], dtype=np.float64), np.log(np.array([p.num_bytes for p in kept], dtype=np.float64)))
 
 
-def bd_rate(anchor: Sequence[RDPoint], test: Sequence[RDPoint]) -> float:
-    """BD-rate of `test` against `anchor` as a fraction (-0.4: 40 % fewer bytes), over the PSNR interval that both cover.
+def bd_rate(anchor: Sequence[RDPoint], test: Sequence[RDPoint], within_db: tuple[float, float] = (-math.inf, math.inf)) -> float:
+    """BD-rate of `test` against `anchor` as a fraction (-0.4: 40 % fewer bytes), over the part of `within_db` that both cover.
 
     NaN where the intervals do not overlap or one of the curves has fewer than two points in the overlap. The order of the points
     does not matter.
@@ -84,8 +84,8 @@ def bd_rate(anchor: Sequence[RDPoint], test: Sequence[RDPoint]) -> float:
     a, t = front(anchor), front(test)
     if min(a.psnr_db.size, t.psnr_db.size) < MIN_POINTS:
         return math.nan
-    low = float(max(a.psnr_db[0], t.psnr_db[0]))
-    high = float(min(a.psnr_db[-1], t.psnr_db[-1]))
+    low = float(max(a.psnr_db[0], t.psnr_db[0], within_db[0]))
+    high = float(min(a.psnr_db[-1], t.psnr_db[-1], within_db[1]))
     if low >= high or min(a.inside(low, high), t.inside(low, high)) < MIN_POINTS:
         return math.nan
     difference = float(t.interpolator().integrate(low, high) - a.interpolator().integrate(low, high))

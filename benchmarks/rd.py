@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.store import RESULTS, SCHEMA, Results, ResultsError, load, merge, write_json
-from benchmarks.summary import ANCHOR, OPERATING_QUALITY, RIVAL, CodecSummary, QualityMean, SetSummary, summarise
+from benchmarks.summary import ANCHOR, OPERATING_QUALITY, RIVAL, CodecSummary, QualityMean, SetSummary, mean, summarise
 
 SET_TITLES = {"test": "Curiosity, test crops", "frames": "Perseverance frames", "val": "Curiosity, validation crops"}
 PEER_TITLES = {"jpeg420": "JPEG 4:2:0", "jpeg444": "JPEG 4:4:4", "webp": "WebP m6", "jpeg2000": "JPEG 2000", "avif444": "AVIF s4 4:4:4",
@@ -33,17 +33,19 @@ def _quality_to_json(entry: QualityMean) -> dict[str, float | None]:
 
 
 def codec_to_json(codec: CodecSummary, ours: bool) -> dict[str, Any]:
-    """One codec of the summary file; our codecs also name where JPEG 2000 is smaller."""
+    """One codec of the summary file; ours are also compared with each of the others, and name where JPEG 2000 is smaller."""
     entry: dict[str, Any] = {
         "images_measured": codec.measured,
         "bd_rate_mean": _number(codec.bd_rate_mean),
         "bytes_at_jpeg_q85": _number(codec.bytes_at_operating_point),
+        "psnr_range_mean": [_number(level) for level in codec.psnr_range],
         "bpp_range": [_number(rate) for rate in codec.bits_per_pixel_range],
         "qualities": [_quality_to_json(point) for point in codec.qualities],
         "bd_rate": {key: _number(rate) for key, rate in codec.bd_rate.items()},
         "worst": {key: _number(codec.bd_rate[key]) for key in codec.worst},
     }
     if ours:
+        entry["bd_rate_mean_against"] = {other: _number(mean(rates.values())) for other, rates in codec.against.items()}
         entry["costlier_than_jpeg2000"] = {key: _number(codec.rival_bd_rate[key]) for key in codec.costlier_than_rival}
     return entry
 
@@ -87,6 +89,8 @@ def remarks(summaries: Mapping[str, SetSummary], ours: Sequence[str]) -> str:
             if codec is None:
                 continue
             low, high = codec.bits_per_pixel_range
+            pairs = ", ".join(f"{PEER_TITLES.get(other, other)} {_percent(mean(rates.values()))}" for other, rates in codec.against.items())
+            lines.append(f"- {name} on {set_name}, BD-rate against each: {pairs}")
             lines.append(f"- {name} on {set_name}: {codec.measured} of {summary.images} pictures, {low:.2f} to {high:.2f} bits a pixel; worst "
                          + ", ".join(f"{key} {_percent(codec.bd_rate[key])}" for key in codec.worst))
             costlier = ", ".join(f"{key} {_percent(codec.rival_bd_rate[key])}" for key in codec.costlier_than_rival) or "none"

@@ -23,8 +23,9 @@ from benchmarks.peers import is_grey
 from benchmarks.store import RESULTS, ResultsError
 
 QUALITIES = (0, 9, 18, 27, 36, 45, 54, 63)
+DEFAULT_VARIANT = "full"
 VARIANTS: dict[str, dict[str, Any]] = {      # keywords of remac_runtime.encode
-    "": {},
+    DEFAULT_VARIANT: {},
     "noref": {"references": False},
 }
 VARIANT_KEYWORDS = {key for keywords in VARIANTS.values() for key in keywords}      # others, as the threads, change no result
@@ -82,8 +83,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rd_remac", description="Measure remac on the evaluation pictures.")
     parser.add_argument("--data", metavar="FOLDER", help="the pictures; by default $REMAC_DATA or ../shared/data/mars")
     parser.add_argument("--sets", nargs="+", choices=sorted(FOLDERS), default=list(EVALUATION_SETS))
-    parser.add_argument("--name", default="remac-m", help="of the profile in the results; the variant is appended")
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default="", help="noref: without references")
+    parser.add_argument("--name", default="remac-m", help="of the profile in the results; a variant other than full is appended")
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default=DEFAULT_VARIANT, help="noref: without references")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model; by default the one that remac-runtime finds itself")
     parser.add_argument("--backend", help="of both sides: onnxruntime, numpy or torch")
     parser.add_argument("--threads", type=int, default=1)
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from remac_runtime.errors import RemacError
     options = parse_arguments(arguments)
     common = {"model": options.model, "backend": options.backend, "threads": options.threads}
-    name = "-".join(part for part in (options.name, options.variant) if part)
+    name = options.name if options.variant == DEFAULT_VARIANT else f"{options.name}-{options.variant}"
     try:
         images = evaluation_images(options.data, tuple(options.sets))
         subject = codec(name, common | VARIANTS[options.variant], common)

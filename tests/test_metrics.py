@@ -110,6 +110,13 @@ def test_bd_rate_looks_at_the_overlap_only() -> None:
     assert bd_rate(line(25, 45, points=9), [*line(25, 45, points=9, factor=0.7), *far_away]) == pytest.approx(-0.3, abs=0.01)
 
 
+def test_bd_rate_within_limits_is_that_of_the_part() -> None:
+    """Crossing lines differ by 0.03 decades a dB, so the mean lies in the middle of the part."""
+    anchor, test = line(20, 40, points=21, decades_per_db=0.05), line(20, 40, points=21, decades_per_db=0.08)
+    assert bd_rate(anchor, test, (25.5, 30.5)) == pytest.approx(10 ** (0.03 * 28) - 1, rel=1e-12)
+    assert math.isnan(bd_rate(anchor, test, (41.0, 50.0)))
+
+
 @pytest.mark.parametrize("test", [line(46, 60), line(45, 60), line(40.1, 60, points=2), line(30, 40, points=1), [], line(10, 60, points=2)])
 def test_bd_rate_without_a_measured_overlap_is_nan(test: list[RDPoint]) -> None:
     """Apart, touching, one point inside, one point, none, and a curve that only passes over the interval."""
