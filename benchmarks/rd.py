@@ -20,6 +20,7 @@ PEER_TITLES = {"jpeg420": "JPEG 4:2:0", "jpeg444": "JPEG 4:4:4", "webp": "WebP m
                "avif420": "AVIF s4 4:2:0", "avif444-iq": "AVIF s4 4:4:4, tune iq", "hevc444": "HEVC intra 4:4:4", "jpegxl": "JPEG XL e7"}
 RATE_DIGITS = 5
 PLOT_INCHES = (11.0, 4.6)
+PLOT_TICKS_BPP = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 SVG_SALT = "remac"            # makes the identifiers in the SVG, and so the file, the same in every run
 
 
@@ -67,15 +68,21 @@ def _times(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
+def _complete(summary: SetSummary, name: str) -> bool:
+    """Whether a codec was measured on every picture of the set: means over some of them are not comparable."""
+    codec = summary.codecs.get(name)
+    return codec is not None and len(codec.bd_rate) == summary.images
+
+
 def markdown_table(summaries: Mapping[str, SetSummary], names: Sequence[str]) -> str:
-    """BD-rate and bytes at the operating point, a row a codec, two columns a set."""
+    """BD-rate and bytes at the operating point, a row a codec, two columns a set; "-" where not all pictures were measured."""
     heads = [f"{SET_TITLES.get(name, name)}: BD-rate | bytes at JPEG q{OPERATING_QUALITY}" for name in summaries]
     lines = ["| codec | " + " | ".join(heads) + " |", "|---|" + "--:|--:|" * len(summaries)]
     for name in names:
         cells = [PEER_TITLES.get(name, name)]
         for summary in summaries.values():
             codec = summary.codecs.get(name)
-            cells += [_percent(codec.bd_rate_mean), _times(codec.bytes_at_operating_point)] if codec else ["-", "-"]
+            cells += [_percent(codec.bd_rate_mean), _times(codec.bytes_at_operating_point)] if codec and _complete(summary, name) else ["-", "-"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -103,16 +110,17 @@ def plot(summaries: Mapping[str, SetSummary], names: Sequence[str], ours: Sequen
     import matplotlib
     matplotlib.use("svg")
     from matplotlib import pyplot
-    from matplotlib.ticker import ScalarFormatter
+    from matplotlib.ticker import NullFormatter
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": SVG_SALT, "font.size": 9}):
         figure, panels = pyplot.subplots(1, len(summaries), figsize=PLOT_INCHES, sharey=True, squeeze=False, layout="constrained")
         for panel, (set_name, summary) in zip(panels[0], summaries.items(), strict=True):
-            for name in (name for name in names if name in summary.codecs):
+            for name in (name for name in names if _complete(summary, name)):
                 points = summary.codecs[name].qualities
                 panel.plot([point.bits_per_pixel for point in points], [point.psnr_db for point in points], marker="o", markersize=3,
-                           linewidth=2.2 if name in ours else 1.0, label=PEER_TITLES.get(name, name))
+                           color=f"C{names.index(name)}", linewidth=2.2 if name in ours else 1.0, label=PEER_TITLES.get(name, name))
             panel.set(title=f"{SET_TITLES.get(set_name, set_name)} ({summary.images} pictures)", xlabel="bits per pixel (mean)", xscale="log")
-            panel.xaxis.set_major_formatter(ScalarFormatter())
+            panel.set_xticks(PLOT_TICKS_BPP, [f"{tick:g}" for tick in PLOT_TICKS_BPP])
+            panel.xaxis.set_minor_formatter(NullFormatter())
             panel.grid(True, which="both", linewidth=0.3)
         panels[0][0].set_ylabel("PSNR of RGB, dB (mean)")
         panels[0][-1].legend(fontsize=8)

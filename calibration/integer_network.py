@@ -11,13 +11,13 @@ from remac.codec import Codec
 from remac.layers import IntegerConv
 from remac.quantise import integer_gains
 from remac_runtime.format import GAIN_BITS, LATENT_OFFSET, PHASES, PIXEL_OFFSET, QUALITIES
-from remac_runtime.network import HEADS, STRIDE_2, Layer
+from remac_runtime.network import HEADS, STRIDE_2, Layer, Network
 
 
 def modules(codec: Codec) -> dict[str, tuple[IntegerConv, NDArray[np.int64]]]:
     """The layers by their names in FORMAT 4.2, each with the zero of its unsigned inputs, int64[C_in]."""
     a, e, config = codec.analysis, codec.entropy, codec.config
-    context = np.repeat([0, LATENT_OFFSET], [config.side + config.reference, 4 * config.latents])
+    context = np.repeat([0, LATENT_OFFSET], [config.side + config.reference, 4 * config.context])
     named: dict[str, tuple[IntegerConv, Any]] = {
         "stem": (a.stem, PIXEL_OFFSET), "body": (a.body, 0), "reduce": (a.reduce, 0), "deep": (a.deep, 0),
         "head": (a.head, np.repeat([0, PIXEL_OFFSET], [config.deep, 768])), "hyper_in": (a.hyper_in, 0), "hyper_out": (a.hyper_out, 0),
@@ -41,6 +41,20 @@ def layers(codec: Codec) -> dict[str, Layer]:
             bias += LATENT_OFFSET << shift
         assert module.kernel == 1 or not zero.any()
         result[name] = Layer(name, weight.astype(np.int8), bias.astype(np.int32), shift.astype(np.int8), 2 if name in STRIDE_2 else 1, name in HEADS)
+    return result
+
+
+def unfolded(codec: Codec, network: Network) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The inverse of `layers`: integer weights and biases without offsets, by the names of the layers in the model."""
+    names = {id(module): name for name, module in codec.named_modules()}
+    result = {}
+    for name, (module, zero) in modules(codec).items():
+        layer = network.layers[name]
+        weight = layer.weight.astype(np.int64)
+        bias = layer.bias.astype(np.int64) + (weight.sum((1, 2)) * zero).sum(1)
+        if name == "hyper_out":
+            bias -= LATENT_OFFSET << layer.shift.astype(np.int64)
+        result[names[id(module)]] = (torch.from_numpy(weight).permute(0, 3, 1, 2).float(), torch.from_numpy(bias).float())
     return result
 
 

@@ -134,7 +134,8 @@ def build(network: Network, graph: str, *, every_layer: bool = False, simplify: 
     """One of topology.GRAPHS. `every_layer` adds the outputs of all layers to those of the graph, to compare them with the reference."""
     ops = NodeOps()
     m = network.latents
-    channels = {"pixels": 3, "z": network.hyper, "planes": m, "side": len(network.layers["side_out"].bias) + network.reference_features}
+    channels = {"pixels": 3, "z": network.hyper, "plane_a": network.context, "plane_b": network.context,
+                "side": len(network.layers["side_out"].bias) + network.reference_features}
     inputs = [Value(name, channels.get(name, m)) for name in topology.INPUTS[graph]]
     outputs = list(topology.run(ops, network, graph, inputs))
     if every_layer:

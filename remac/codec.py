@@ -107,7 +107,7 @@ class EntropyParameters(nn.Module):
         self.side_out = IntegerConv(config.side_hidden, config.side, 3)
         self.reference = IntegerConv(4 * config.latents, config.reference)
         wide = config.side + config.reference
-        self.hidden = nn.ModuleList(IntegerConv(wide + (4 * config.latents if p else 0), config.entropy) for p in range(len(PHASES)))
+        self.hidden = nn.ModuleList(IntegerConv(wide + (4 * config.context if p else 0), config.entropy) for p in range(len(PHASES)))
         self.mean = nn.ModuleList(IntegerConv(config.entropy, config.latents, relu=False) for _ in PHASES)
         self.scale = nn.ModuleList(IntegerConv(config.entropy, config.latents, relu=False) for _ in PHASES)
         with torch.no_grad():
@@ -276,7 +276,7 @@ class Codec(nn.Module):
             residual, sigma, y_hat, plane = quantise(latents.y[:, :, dy::2, dx::2], mu, scale, noisy)
             bits = bits + self.bits.of_y(residual, sigma)
             planes.append(y_hat)
-            decoded.append(plane)
+            decoded.append(plane[:, :self.config.context])
         return merge_phases(planes), bits
 
 

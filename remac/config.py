@@ -16,6 +16,7 @@ class CodecConfig:
     body: int            # g_a, 3x3 at 1/8
     deep: int            # g_a, two 3x3 at 1/16
     latents: int         # M, channels of y
+    context: int         # C, the first channels of y that the entropy parameters see of a decoded neighbour
     hyper_hidden: int    # h_a, after its first 2x2 stride-2 step
     hyper: int           # channels of z
     side_hidden: int     # h_s, at 1/64
@@ -25,9 +26,9 @@ class CodecConfig:
     decoder: tuple[int, int, int, int] = (256, 192, 128, 64)   # g_s channels at 1/32, 1/16, 1/8, 1/4
 
 
-ROVER_M = CodecConfig("rover-m", stem=128, body=128, deep=192, latents=256, hyper_hidden=128, hyper=64,
+ROVER_M = CodecConfig("rover-m", stem=128, body=128, deep=192, latents=304, context=256, hyper_hidden=128, hyper=64,
                       side_hidden=128, side=192, reference=64, entropy=256)
-ROVER_S = CodecConfig("rover-s", stem=64, body=64, deep=64, latents=128, hyper_hidden=64, hyper=32,
+ROVER_S = CodecConfig("rover-s", stem=64, body=64, deep=64, latents=128, context=96, hyper_hidden=64, hyper=32,
                       side_hidden=64, side=64, reference=32, entropy=96, decoder=(192, 128, 96, 48))
 PROFILES = {config.name: config for config in (ROVER_M, ROVER_S)}
 

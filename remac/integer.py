@@ -74,7 +74,7 @@ def prepare(codec: Codec, ranges: dict[str, Tensor]) -> None:
         reference_range = full(config.reference, 8.0)
     reference = entropy.reference.prepare(taps.repeat(len(PHASES)), ACTIVATION_MAX / reference_range)
     for p in range(len(PHASES)):
-        inputs = [side, reference] + ([taps.repeat(4)] if p else [])
+        inputs = [side, reference] + ([taps[:config.context].repeat(4)] if p else [])
         hidden, mean, scale = entropy.layers_of(p)
         hidden_scale = hidden.prepare(torch.cat(inputs), out(f"entropy.hidden.{p}"))
         mean.prepare(hidden_scale, unit)
@@ -82,9 +82,9 @@ def prepare(codec: Codec, ranges: dict[str, Tensor]) -> None:
     set_integer(codec)
 
 
-def set_integer(codec: Codec) -> None:
-    """Switch a codec whose scales are set (by `prepare` or a checkpoint) to integer mode."""
-    codec.integer = True
+def set_integer(codec: Codec, integer: bool = True) -> None:
+    """Switch a codec whose scales are set (by `prepare` or a checkpoint) to integer mode, or back to float."""
+    codec.integer = integer
     for layer in codec.modules():
         if isinstance(layer, IntegerConv):
-            layer.integer = True
+            layer.integer = integer

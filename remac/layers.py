@@ -86,11 +86,15 @@ class IntegerConv(nn.Module):
             self.shift.copy_(torch.floor(torch.log2(WEIGHT_MAX / (largest * output_scale))).clamp(lowest, SHIFT_MAX))
         return self.output_scale.clone()
 
+    def exact_parameters(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias in integer units, before rounding."""
+        gain = self.output_scale * torch.exp2(self.shift)
+        return self.weight * gain[:, None, None, None] / self.input_scale[None, :, None, None], self.bias * gain
+
     def integer_parameters(self) -> tuple[Tensor, Tensor]:
         """(W, B) of integer mode, integers in the parameters' dtype, differentiable straight through."""
-        gain = self.output_scale * torch.exp2(self.shift)
-        weight = self.weight * gain[:, None, None, None] / self.input_scale[None, :, None, None]
-        return round_through(weight.clamp(-WEIGHT_MAX, WEIGHT_MAX)), round_through(self.bias * gain)
+        weight, bias = self.exact_parameters()
+        return round_through(weight.clamp(-WEIGHT_MAX, WEIGHT_MAX)), round_through(bias)
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.kernel == 1:   # on a CPU a matrix product is several times faster than a 1x1 convolution in float32

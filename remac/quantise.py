@@ -28,13 +28,16 @@ class FloatQuantiser:
     def __init__(self, codec: Codec, log_gain: Tensor) -> None:
         self.log_gain, self.gain = log_gain, torch.exp(log_gain)
         self.norm = codec.latent_norm[:, None, None]
+        self.rounding = codec.rounding.float()
         self.training = codec.training
 
     def __call__(self, y: Tensor, mu: Tensor, log_scale: Tensor, noisy: bool) -> Quantised:
         sigma = torch.exp((log_scale + self.log_gain).clamp(math.log(SCALE_MIN), LOG_SCALE_MAX))
         steps = (y - mu) * self.gain
-        residual = steps + torch.rand_like(steps) - 0.5 if self.training else torch.round(steps)
-        y_hat = mu + (residual if noisy else round_through(steps)) / self.gain
+        index = (torch.log2(sigma.detach() / SCALE_MIN) * SCALE_STEPS_PER_OCTAVE).round().long().clamp(0, SCALE_LEVELS - 1)
+        k = round_away_through(steps, self.rounding[index])
+        residual = steps + torch.rand_like(steps) - 0.5 if self.training else k
+        y_hat = mu + (residual if noisy else k) / self.gain
         return residual, sigma, y_hat, (y_hat * self.norm).clamp(-CONTEXT_LIMIT, CONTEXT_LIMIT)
 
 

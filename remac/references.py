@@ -43,7 +43,7 @@ def code_pool(codec: Codec, patches: Tensor) -> ReferencePool:
     side = torch.cat([side, codec.entropy.fetch(z, None, side)], 1)
     planes: list[Tensor] = []
     for p, (dy, dx) in enumerate(PHASES):
-        mu, scale = codec.entropy.phase(p, side, context_taps(p, planes) if p else [])
+        mu, scale = codec.entropy.phase(p, side, context_taps(p, [plane[:, :codec.config.context] for plane in planes]) if p else [])
         planes.append(quantise(analysed.y[:, :, dy::2, dx::2], mu, scale, False)[3])
     codec.train(training)
     return ReferencePool(torch.cat(planes, 1), z, latents_of(codec, torch.cat(planes, 1)),

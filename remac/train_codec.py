@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +255,18 @@ def _worker(rank: int, run: Run, rendezvous: str) -> None:
         dist.destroy_process_group()
 
 
+def setting(text: str, parser: argparse.ArgumentParser) -> tuple[str, float]:
+    """FIELD=NUMBER as (field, number)."""
+    name, _, value = text.partition("=")
+    numbers = {field.name: {"int": int, "float": float}[str(field.type)] for field in fields(TrainConfig) if field.type != "str"}
+    try:
+        if name in numbers:
+            return name, numbers[name](value)
+    except ValueError:
+        pass
+    parser.error(f"--set {text}: expected FIELD=NUMBER with a field of {', '.join(sorted(numbers))}")
+
+
 def parse(arguments: list[str]) -> Run:
     parser = argparse.ArgumentParser(prog="python -m remac.train_codec", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      epilog=EXAMPLES)
@@ -264,11 +276,13 @@ def parse(arguments: list[str]) -> Run:
     parser.add_argument("--stage", choices=sorted(STAGES), default="float", help="float, then quantised, then decoder")
     parser.add_argument("--steps", type=int, help="length of the schedule")
     parser.add_argument("--batch", type=int, help="patches per process and step")
+    parser.add_argument("--set", metavar="FIELD=NUMBER", action="append", default=[], help="any other number of TrainConfig, e.g. learning_rate=2e-4")
     parser.add_argument("--processes", type=int, default=1, help="CPU processes with averaged gradients, one thread each")
     parser.add_argument("--start", type=Path, help="checkpoint whose weights to start from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
-    changed = {key: value for key, value in (("steps", options.steps), ("batch", options.batch)) if value is not None}
+    changed: dict[str, Any] = {key: value for key, value in (("steps", options.steps), ("batch", options.batch)) if value is not None}
+    changed.update(setting(text, parser) for text in options.set)
     return Run(PROFILES[options.profile], replace(STAGES[options.stage], **changed), options.out, data_folder(options.data), options.processes,
                options.device, options.start)
 

@@ -1,7 +1,7 @@
 """Shipped weights: what `weights/PROFILE/` holds, and how a codec is rebuilt from it.
 
-The rover side is in the integer network file alone (it *is* the trained network); `codec.safetensors` adds the scales that make it trainable again
-and the ground decoder, whose convolutions are stored as int8 with a scale per output channel.
+The rover side's integers are in the network file alone; `codec.safetensors` adds what rounding took off them and the scales, which make the codec
+trainable and runnable in float again, and the ground decoder, whose convolutions are stored as int8 with a scale per output channel.
 """
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from remac.layers import IntegerConv
 from remac_runtime.format import LATENT_OFFSET
 
 CODEC_FILE = "codec.safetensors"
+FRACTION = "fraction"
 KEPT_HALF = ("decoder.linear",)        # the linear path carries the picture at high rates: half precision, not 8 bits
 _INT8_MAX = 127
 
@@ -41,10 +42,24 @@ def unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def rover_layers(codec: Codec) -> dict[str, IntegerConv]:
+    """The layers whose integers are in the network file, by their names in the model."""
+    return {name: module for name, module in codec.named_modules() if isinstance(module, IntegerConv)}
+
+
+@torch.no_grad()
+def _fraction(layer: IntegerConv) -> Tensor:
+    """What rounding takes off the weights, int8[O,I,k,k] in 254ths of a step; what +-64 clips off is lost."""
+    exact, _ = layer.exact_parameters()
+    rounded, _ = layer.integer_parameters()
+    return torch.round((exact - rounded).clamp(-0.5, 0.5) * 2 * _INT8_MAX).to(torch.int8)
+
+
 def save_codec(codec: Codec, path: Path) -> None:
-    """Write all but the weights and biases of the rover side, which the network file has."""
-    rover = {f"{name}.{part}" for name, module in codec.named_modules() if hasattr(module, "output_scale") for part in ("weight", "bias")}
-    tensors: dict[str, Tensor] = {}
+    """Write all but the integers of the rover side, which the network file has; of its weights only what rounding takes off."""
+    layers = rover_layers(codec)
+    rover = {f"{name}.{part}" for name in layers for part in ("weight", "bias")}
+    tensors: dict[str, Tensor] = {f"{name}.{FRACTION}": _fraction(layer) for name, layer in layers.items()}
     for name, value in codec.state_dict().items():
         if name not in rover and value.numel():
             tensors.update(_packed(name, value.detach().cpu()))
@@ -56,13 +71,15 @@ def load_codec(folder: Path, rover: dict[str, tuple[Tensor, Tensor]]) -> Codec:
     with safe_open(folder / CODEC_FILE, "pt") as file:
         codec = Codec(PROFILES[file.metadata()["profile"]])
         state = unpacked({name: file.get_tensor(name) for name in file.keys()})   # noqa: SIM118  (not a mapping)
+    fractions = {name: state.pop(name) for name in list(state) if name.endswith(FRACTION)}
     codec.load_state_dict({**codec.state_dict(), **state})
+    layers = rover_layers(codec)
     with torch.no_grad():
         for name, (weight, bias) in rover.items():
-            layer = codec.get_submodule(name)
-            assert isinstance(layer, IntegerConv)
+            layer = layers[name]
             gain = layer.output_scale * torch.exp2(layer.shift)
-            layer.weight.copy_(weight * layer.input_scale[None, :, None, None] / gain[:, None, None, None])
+            exact = weight + fractions[f"{name}.{FRACTION}"] / (2 * _INT8_MAX)
+            layer.weight.copy_(exact * layer.input_scale[None, :, None, None] / gain[:, None, None, None])
             layer.bias.copy_(bias / gain)
     set_integer(codec)
     return codec

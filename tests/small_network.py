@@ -8,6 +8,7 @@ import numpy as np
 from remac_runtime.format import PROBABILITY_BITS, QUALITIES, SCALE_LEVELS, SCALE_MIN, SCALE_STEPS_PER_OCTAVE
 from remac_runtime.network import HEADS, KERNEL_3, LAYERS, STRIDE_2, Layer, write_bank, write_network
 
+CONTEXT = 16      # of the 32 channels of a neighbour
 PHASE_KINDS = ("hidden", "mean", "scale")
 WIDTHS = {"stem": 16, "body": 16, "reduce": 32, "deep": 32, "head": 32, "hyper_in": 16, "hyper_out": 16, "side_in": 16,
           "side_mid": 16, "side_out": 32, "reference": 16, **{f"{kind}{p}": 32 for kind in PHASE_KINDS for p in range(4)}}
@@ -19,7 +20,7 @@ def _inputs(name: str) -> int:
              "hyper_in": 4 * w["deep"], "hyper_out": 4 * w["hyper_in"], "side_in": w["hyper_out"], "side_mid": w["side_in"],
              "side_out": w["side_mid"], "reference": 4 * w["head"]}
     if name.startswith("hidden"):
-        return w["side_out"] + w["reference"] + (0 if name == "hidden0" else 4 * w["head"])
+        return w["side_out"] + w["reference"] + (0 if name == "hidden0" else 4 * CONTEXT)
     return fixed.get(name, w["hidden0"])
 
 

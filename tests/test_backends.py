@@ -44,7 +44,7 @@ def inputs_of(network: Network, graph: str, rows: int, columns: int, n: int, rng
     m, side = network.latents, len(network.layers["side_out"].bias) + network.reference_features
     at_32 = (n, rows // 32, columns // 32)
     shapes = {"pixels": (rows, columns, 3), "z": (n, rows // 64, columns // 64, network.hyper), "planes": (4, 8, 8, m), "side": (*at_32, side),
-              "plane_a": (*at_32, m), "plane_b": (*at_32, m)}
+              "plane_a": (*at_32, network.context), "plane_b": (*at_32, network.context)}
     values = rng.integers(0, 2, (1 << 16,), dtype=np.uint8) * 255 if extreme else rng.integers(0, 256, (1 << 16,), dtype=np.uint8)
     return [rng.choice(values, shapes[name]) for name in INPUTS[graph]]
 
@@ -243,7 +243,7 @@ def bad_inputs(network: Network) -> Iterator[tuple[str, list[Array], str]]:
     yield "analysis", [], "got 0 inputs"
     yield "side", [zeros(0, 1, 1, network.hyper)], "expected uint8"
     side = len(network.layers["side_out"].bias) + network.reference_features
-    yield "phase1", [zeros(1, 2, 2, side), zeros(1, 2, 4, network.latents)], "of one size"
+    yield "phase1", [zeros(1, 2, 2, side), zeros(1, 2, 4, network.context)], "of one size"
     yield "reference", [zeros(4, 8, 4, network.latents)], r"expected \[4,8,8,"
     yield "phase9", [zeros(1, 1, 1, 1)], "expected one of the graphs"
 

@@ -101,7 +101,7 @@ def test_counts_equal_fvcore(model: Model) -> None:
     m, side = model.network.latents, len(model.network.layers["side_out"].bias) + model.network.reference_features
     shapes = {"pixels": (1, 3, 128, 192), "z": (1, model.network.hyper, 2, 3), "planes": (4, m, 8, 8), "side": (1, side, 4, 6)}
     for graph, layers in onnx_checks.count_macs(model.folder, 128, 192).items():
-        inputs = tuple(torch.zeros(shapes.get(name, (1, m, 4, 6))) for name in topology.INPUTS[graph])
+        inputs = tuple(torch.zeros(shapes.get(name, (1, model.network.context, 4, 6))) for name in topology.INPUTS[graph])
         counter = FlopCountAnalysis(Graph(graph), inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         assert counter.by_operator()["conv"] == round(sum(layers.values()) * 128 * 192), graph
 

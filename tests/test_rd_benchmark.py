@@ -137,7 +137,7 @@ def image_with(**factors: float) -> ImageResults:
     """Results of a 100x80 picture: curves that are the anchor's times a factor."""
     curves = {}
     for name, factor in factors.items():
-        curves[name] = tuple(RDPoint(quality, 1e6 * factor * 2 ** (index / 3), 28.0 + index) for index, quality in enumerate((8, 30, 60, 85, 95)))
+        curves[name] = tuple(RDPoint(quality, 1e6 * factor * 2 ** (index / 3), 28.0 + index) for index, quality in enumerate((8, 30, 60, 85, 90)))
     return ImageResults(100, 80, "p", curves)
 
 

@@ -64,7 +64,8 @@ class EntropyPath:
         """(phase, mu, scale) int32[n,h,w,M] in turn. The caller appends the decoded plane of each phase to `planes` before asking for the next."""
         for p in range(len(PHASES)):
             # Phase 1 sees plane 0 only; phases 2 and 3 see planes 0 and 1 (FORMAT 5.5).
-            mu, scale = self.backend.run(f"phase{p}", batch.side, *planes[:min(p, 2)])
+            seen = [plane[..., :self.network.context] for plane in planes[:min(p, 2)]]
+            mu, scale = self.backend.run(f"phase{p}", batch.side, *seen)
             yield p, mu, scale
 
     def encode(self, batch: Batch, y: NDArray[np.int32], params: arithmetic.QualityParams,

@@ -31,7 +31,8 @@ from remac_runtime.format import (
 NETWORK_MAGIC = b"RMACNET1"
 BANK_MAGIC = b"RMACBNK1"
 FILE_VERSION = 1
-_DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(code) for name, code in (("u8", "u1"), ("i8", "i1"), ("u16", "<u2"), ("i16", "<i2"), ("i32", "<i4"))}
+_CODES = {"u8": "u1", "i8": "i1", "u16": "<u2", "i16": "<i2", "i32": "<i4"}
+_DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(code) for name, code in _CODES.items()}
 _HEADER_LIMIT = 1 << 20
 
 Tensors = dict[str, NDArray[Any]]
@@ -94,6 +95,11 @@ class Network:
     @property
     def reference_features(self) -> int:
         return len(self.layers["reference"].bias)
+
+    @property
+    def context(self) -> int:
+        """Channels of a decoded neighbour that the entropy parameters look at (FORMAT 4.2)."""
+        return (self.layers["hidden1"].weight.shape[3] - len(self.layers["side_out"].bias) - self.reference_features) // 4
 
 
 @dataclass(frozen=True)
@@ -239,12 +245,13 @@ def _validate_layer(layer: Layer, stored_bound: NDArray[Any]) -> None:
 def _validate_chain(network: Network) -> None:
     """Every layer takes what its source in FORMAT 4.2 gives."""
     width = {name: len(layer.bias) for name, layer in network.layers.items()}
-    m = network.latents
+    m, context = network.latents, network.context
+    _require(0 < context <= m, f"hidden1 looks at {context} channels of {m}")
     expected = {"stem": 192, "body": width["stem"], "reduce": width["body"], "deep": width["reduce"], "head": width["deep"] + 768,
                 "hyper_in": 4 * width["deep"], "hyper_out": 4 * width["hyper_in"], "side_in": width["hyper_out"], "side_mid": width["side_in"],
                 "side_out": width["side_mid"], "reference": 4 * m}
     for p in range(len(PHASES)):
-        expected[f"hidden{p}"] = width["side_out"] + width["reference"] + (4 * m if p else 0)
+        expected[f"hidden{p}"] = width["side_out"] + width["reference"] + (4 * context if p else 0)
         expected[f"mean{p}"] = expected[f"scale{p}"] = width[f"hidden{p}"]
         _require(width[f"mean{p}"] == m and width[f"scale{p}"] == m, f"phase {p}: mean and scale do not have {m} channels")
     for name, layer in network.layers.items():

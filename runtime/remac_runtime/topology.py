@@ -76,8 +76,8 @@ def reference(ops: Ops[T], network: Network, planes: T) -> tuple[T, ...]:
 
 
 def phase(ops: Ops[T], network: Network, number: int, side_and_reference: T, planes: Sequence[T]) -> tuple[T, ...]:
-    """FORMAT 5.5: side and reference features uint8[n,h,w,S+R] and the planes A, B uint8[n,h,w,M] that the phase looks at to the accumulators
-    of mu and scale, both int32[n,h,w,M]."""
+    """FORMAT 5.5: side and reference features uint8[n,h,w,S+R] and the first channels of planes A, B uint8[n,h,w,C] that the phase looks at to the
+    accumulators of mu and scale, both int32[n,h,w,M]."""
     layers = network.layers
     near = [ops.neighbour(planes[plane], rows, columns) for plane, rows, columns in NEIGHBOURS[number]]
     hidden = ops.layer(layers[f"hidden{number}"], side_and_reference, *near)

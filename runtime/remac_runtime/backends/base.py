@@ -47,7 +47,7 @@ class Backend(ABC):
         - `side`: z uint8[n,h,w,Z] of n bands of equal height -> uint8[n,2h,2w,S] (FORMAT 5.5)
         - `reference`: planes uint8[4,8,8,M] -> uint8[8,8,R] (FORMAT 5.4)
         - `phase0`: side and reference features uint8[n,h,w,S+R] -> mu int32[n,h,w,M], scale int32[n,h,w,M] (FORMAT 5.5)
-        - `phase1`: the same and plane A uint8[n,h,w,M]; `phase2`, `phase3`: the same and planes A and B
+        - `phase1`: the same and the first C channels of plane A uint8[n,h,w,C]; `phase2`, `phase3`: the same and those of planes A and B
 
         Raises RemacError for inputs of another shape or type.
         """
@@ -61,7 +61,7 @@ class Backend(ABC):
     def _check(self, graph: str, arrays: tuple[Array, ...]) -> None:
         m = self.network.latents
         side = len(self.network.layers["side_out"].bias) + self.network.reference_features
-        channels = {"pixels": 3, "z": self.network.hyper, "planes": m, "side": side, "plane_a": m, "plane_b": m}
+        channels = {"pixels": 3, "z": self.network.hyper, "planes": m, "side": side, "plane_a": self.network.context, "plane_b": self.network.context}
         names = INPUTS.get(graph)
         if names is None or len(arrays) != len(names):
             raise RemacError(f"{graph}: got {len(arrays)} inputs, expected {names or 'one of the graphs ' + ', '.join(INPUTS)}")
