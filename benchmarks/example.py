@@ -31,7 +31,7 @@ PICTURES = ROOT / "docs" / "pictures"
 SAMPLE = "samples/spirit_husband_hill_summit.png"
 STREAM, DECODED = "summit.rmc", "summit.png"
 BUDGET_BYTES, RECEIVED_BYTES = 24_000, 16_000
-CROP = (1160, 130, 288, 224)              # of the comparison: left, top, width, height
+CROP = (1160, 138, 272, 208)              # of the comparison: left, top, width, height
 OVERVIEW_SHRINK = 2                       # of the decoded picture and of the heat map below it
 OVERVIEW_WEBP_QUALITY = 82
 GAP_PIXELS, BACKGROUND = 6, 255
@@ -92,7 +92,8 @@ def environment(folder: Path) -> dict[str, str]:
 
 def run_command(line: str, folder: Path) -> Step:
     """Run a line in a shell in the workplace."""
-    done = subprocess.run(line, shell=True, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(line, shell=True, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          check=False)
     return Step(line, done.stdout.rstrip("\n"), done.returncode)
 
 

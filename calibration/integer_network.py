@@ -1,6 +1,7 @@
 """A codec in integer mode -> layers and gain tables of a network file (FORMAT 4.2). Offsets of unsigned inputs are folded into the biases."""
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from remac.codec import Codec
+from remac.config import PROFILES
 from remac.layers import IntegerConv
 from remac.quantise import integer_gains
+from remac.weights import load_codec
 from remac_runtime.format import GAIN_BITS, LATENT_OFFSET, PHASES, PIXEL_OFFSET, QUALITIES
-from remac_runtime.network import HEADS, STRIDE_2, Layer, Network
+from remac_runtime.network import HEADS, STRIDE_2, Layer, Network, read_network
 
 
 def modules(codec: Codec) -> dict[str, tuple[IntegerConv, NDArray[np.int64]]]:
@@ -56,6 +59,12 @@ def unfolded(codec: Codec, network: Network) -> dict[str, tuple[torch.Tensor, to
             bias -= LATENT_OFFSET << layer.shift.astype(np.int64)
         result[names[id(module)]] = (torch.from_numpy(weight).permute(0, 3, 1, 2).float(), torch.from_numpy(bias).float())
     return result
+
+
+def shipped_codec(weights: Path) -> Codec:
+    """The trained codec of a weights folder in integer mode and evaluation mode, with its float weights."""
+    network = read_network(weights / "network.rmn")
+    return load_codec(weights, unfolded(Codec(PROFILES[network.profile]), network)).eval()
 
 
 @torch.no_grad()

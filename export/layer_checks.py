@@ -50,7 +50,8 @@ def expected(model: Model, pixels: NDArray[np.uint8]) -> Expected:
     reference.band_latents(run, entry, z, QUALITY, symbols)
     side = np.concatenate([trace["side_out"], reference.match_features(network, entry, z)], axis=2)
     inputs: dict[str, tuple[Array, ...]] = {"analysis": (pixels,), "side": (z,)}
-    inputs.update({f"phase{p}": (side, *(plane[..., :network.context] for plane in planes[:len(INPUTS[f"phase{p}"]) - 1])) for p in range(len(PHASES))})
+    seen = [plane[..., :network.context] for plane in planes]
+    inputs.update({f"phase{p}": (side, *seen[:len(INPUTS[f"phase{p}"]) - 1]) for p in range(len(PHASES))})
     batched = {graph: tuple(np.ascontiguousarray(x[None].astype(np.uint8)) for x in arrays) for graph, arrays in inputs.items()}
     if model.bank:
         batched["reference"] = (model.bank.planes[ENTRY],)

@@ -52,11 +52,6 @@ def missing_directions(codec: Codec, patches: Tensor, count: int) -> tuple[Tenso
     return rows, -(rows @ mean), directions, (rows @ covariance @ rows.T).diagonal().sqrt()
 
 
-def grown(value: Tensor, rows: Tensor | float) -> Tensor:
-    """`value` with rows (or that many of a constant) below it."""
-    return torch.cat([value, rows if isinstance(rows, Tensor) else torch.full_like(value[:1], rows)])
-
-
 @torch.no_grad()
 def widen(codec: Codec, config: CodecConfig, patches: Tensor) -> Codec:
     """A codec of `config` (more latents, otherwise alike) that does what `codec` does, and more."""
@@ -72,11 +67,12 @@ def widen(codec: Codec, config: CodecConfig, patches: Tensor) -> Codec:
     added = {"analysis.head.weight": rows, "analysis.head.bias": bias, "analysis.head.output_scale": unit, "analysis.head.shift": torch.zeros(extra),
              "latent_norm": norm, "context_shift": shift}
     for p, (_, mean, scale) in enumerate(map(codec.entropy.layers_of, range(len(PHASES)))):
-        for kind, layer, output, start in (("mean", mean, unit, torch.zeros(extra)), ("scale", scale, scale.output_scale[:1].expand(extra), torch.log(0.5 * spread))):
+        log_scale_unit = scale.output_scale[:1].expand(extra)
+        for kind, layer, output, start in (("mean", mean, unit, torch.zeros(extra)), ("scale", scale, log_scale_unit, torch.log(0.5 * spread))):
             name = f"entropy.{kind}.{p}"
             added.update({f"{name}.weight": torch.zeros(extra, *layer.weight.shape[1:]), f"{name}.bias": start, f"{name}.output_scale": output,
                           f"{name}.shift": layer.shift.median().expand(extra)})
-    state.update({name: grown(state[name], value) for name, value in added.items()})
+    state.update({name: torch.cat([state[name], value]) for name, value in added.items()})
     state["log_gain"] = torch.cat([state["log_gain"], state["log_gain"].mean(1, keepdim=True).expand(-1, extra)], 1)
     state["decoder.entry.weight"] = torch.cat([state["decoder.entry.weight"], torch.zeros(config.decoder[1], extra, 3, 3)], 1)
     state["decoder.linear.weight"] = torch.cat([state["decoder.linear.weight"], decode[:, :, None, None]], 1)

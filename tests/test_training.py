@@ -1,6 +1,7 @@
 """The training graph computes the normative integers, and a stopped run goes on as if it had never stopped."""
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,21 @@ pytest.importorskip("torch")
 import torch
 
 from calibration import freeze, integer_network, tables
-from remac.codec import Codec, context_taps
-from remac.config import CodecConfig, RateConfig, TrainConfig
+from remac.codec import Analysed, Codec, context_taps
+from remac.config import PROFILES, CodecConfig, RateConfig, TrainConfig
 from remac.integer import activation_ranges, prepare
 from remac.quantise import IntegerQuantiser, dead_zone_rounding
 from remac.train_codec import Run, Trainer, learning_rate
+from remac.weights import CODEC_FILE, rover_layers, save_codec
+from remac.widen import widen
 from remac_runtime import arithmetic
 from remac_runtime.analysis import analyse
 from remac_runtime.backends import open_backend
 from remac_runtime.entropy_path import EntropyPath
 from remac_runtime.format import LATENT_OFFSET, PHASES, QUALITIES
 
-TINY = CodecConfig("tiny", stem=16, body=16, deep=32, latents=32, context=16, hyper_hidden=16, hyper=16, side_hidden=16, side=32, reference=16, entropy=32,
-                   decoder=(32, 32, 16, 16))
+TINY = CodecConfig("tiny", stem=16, body=16, deep=32, latents=32, context=16, hyper_hidden=16, hyper=16, side_hidden=16, side=32, reference=16,
+                   entropy=32, decoder=(32, 32, 16, 16))
 
 
 def picture(seed: int, height: int = 256, width: int = 256) -> np.ndarray:
@@ -169,3 +172,37 @@ def test_regridding_keeps_the_gain_of_each_lambda() -> None:
     slope = (before[-1] - before[0]) / np.log(old.lambda_high / old.lambda_low)      # start: log gain is linear in log lambda
     expected = before[0] + slope * np.log(RateConfig().lambda_low / old.lambda_low)
     assert torch.allclose(again[0], expected, atol=1e-4)
+
+
+def test_widening_changes_nothing_but_adds_what_was_missing(integer_codec: Codec) -> None:
+    """The first latents, their symbols' parameters and the context stay as they were; the decoder gains when nothing is quantised."""
+    wide_config = replace(TINY, latents=48)
+    patches = torch.cat([as_tensor(picture(n)) for n in (20, 21, 22)])
+    wide = widen(integer_codec, wide_config, patches)
+    x = as_tensor(picture(20, 128, 128))
+    with torch.no_grad():
+        before, after = integer_codec.analysis(x), wide.analysis(x)
+        assert torch.equal(before.y, after.y[:, :TINY.latents]) and torch.equal(before.z, after.z)
+
+        def error(codec: Codec, analysed: Analysed) -> float:
+            latents = analysed.y / codec.analysis.head.output_scale[:, None, None]
+            return float((codec.decoder(latents, codec.knots(torch.tensor([63.0])), codec.latent_norm) - x).square().mean())
+        assert error(wide, after) < 0.98 * error(integer_codec, before)
+
+
+def test_shipped_weights_rebuild_the_codec(integer_codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Network file and codec.safetensors together give the same integers, float weights within 1/254 of a step, and the same decoder but for 8 bits."""
+    monkeypatch.setitem(PROFILES, "tiny", TINY)
+    write_network(integer_codec, tmp_path)
+    save_codec(integer_codec, tmp_path / CODEC_FILE)
+    again = integer_network.shipped_codec(tmp_path)
+    for name, layer in rover_layers(integer_codec).items():
+        for mine, theirs in zip(layer.integer_parameters(), rover_layers(again)[name].integer_parameters(), strict=True):
+            assert torch.equal(mine, theirs), name
+        exact, loaded = layer.exact_parameters()[0], rover_layers(again)[name].exact_parameters()[0]
+        assert (exact.clamp(-64.5, 64.5) - loaded).abs().max() <= 1 / 254, name
+    y = torch.randn(1, TINY.latents, 4, 4)
+    knots = integer_codec.knots(torch.tensor([40.0]))
+    with torch.no_grad():
+        mine, theirs = (codec.decoder(y, knots, codec.latent_norm) for codec in (integer_codec, again))
+    assert (mine - theirs).abs().max() < 0.02 * (mine - mine.mean()).abs().max()

@@ -99,7 +99,8 @@ class Network:
     @property
     def context(self) -> int:
         """Channels of a decoded neighbour that the entropy parameters look at (FORMAT 4.2)."""
-        return (self.layers["hidden1"].weight.shape[3] - len(self.layers["side_out"].bias) - self.reference_features) // 4
+        inputs = int(self.layers["hidden1"].weight.shape[3])
+        return (inputs - len(self.layers["side_out"].bias) - self.reference_features) // 4
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,8 @@ def band_latents(run: Run, reference: Reference | None, z: Ints, quality: int, s
     y_hat = np.zeros((4 * z.shape[0], 4 * z.shape[1], network.latents), np.int64)
     planes: list[Ints] = []
     for p, (row, column) in enumerate(PHASES):
-        hidden = run(f"hidden{p}", np.concatenate([side, features, *(neighbour(planes[i][:, :, :network.context], dy, dx) for i, dy, dx in NEIGHBOURS[p])], axis=2))
+        near = [neighbour(planes[i][:, :, :network.context], dy, dx) for i, dy, dx in NEIGHBOURS[p]]
+        hidden = run(f"hidden{p}", np.concatenate([side, features, *near], axis=2))
         mu, scale = run(f"mean{p}", hidden), run(f"scale{p}", hidden)
         half = 1 << SCALE_FRACTION_BITS - 1
         index = np.clip((scale + network.scale_offset[quality] + half) >> SCALE_FRACTION_BITS, 0, SCALE_LEVELS - 1)

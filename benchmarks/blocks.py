@@ -1,0 +1,220 @@
+"""The blocks of figures in the documents: each a function from the results to Markdown, named as in `<!-- figures: NAME -->`."""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from benchmarks.rd import PEER_TITLES, SET_TITLES
+from benchmarks.rd_blocks import OURS, complete, curve, images, limits, pairs, rate_distortion, references
+from benchmarks.sources import MISSING, NotMeasuredError, Sources, mebibytes, number, percent, share, table
+
+Block = Callable[[Sources], str]
+STAGES: Mapping[str, tuple[str, ...]] = {        # layers as FORMAT 4.2 names them
+    "analysis g_a": ("stem", "body", "reduce", "deep", "head"),
+    "hyper-analysis h_a": ("hyper_in", "hyper_out"),
+    "hyper-synthesis h_s": ("side_in", "side_mid", "side_out"),
+    "reference features": ("reference",),
+    **{f"entropy parameters, phase {p}": (f"hidden{p}", f"mean{p}", f"scale{p}") for p in range(4)},
+}
+SPEED_TITLES = {"remac-m": "remac, rover-m", "openjpeg": "JPEG 2000, OpenJPEG", "webp-m4": "WebP, method 4", "webp-m6": "WebP, method 6",
+                "jpeg": "JPEG, libjpeg-turbo"}
+SPEED_KINDS = {"pixels_to_bytes": "pixels in memory to bytes", "file_to_file": "file to file"}
+OUTCOMES = {"complete": "whole picture, nothing lost", "accepted": "decoded (the damage was given a valid CRC)", "losses": "decoded, losses reported"}
+WEIGHT_FILES = {
+    "network.rmn": "the integer network with its CDF tables: the rover side, and what the codec hash is of",
+    "bank.rmb": "the reference bank, integers",
+    "codec.safetensors": "the ground decoder, and the scales that make the network trainable again",
+}
+
+
+# ---- the head of the README
+
+def _each_line(sources: Sources, *lines: Block) -> Iterator[str]:
+    for line in lines:
+        try:
+            yield f"- {line(sources)}"
+        except NotMeasuredError as error:
+            yield f"- *Not measured yet: needs `benchmarks/results/{error}`.*"
+
+
+def _headline_rate(sources: Sources) -> str:
+    parts = []
+    for name, entry in sources["rd"]["sets"].items():
+        rivals = {peer: entry["codecs"][peer]["bd_rate_mean"] for peer in PEER_TITLES if complete(entry, peer)}
+        best = min((rate, peer) for peer, rate in rivals.items() if rate is not None)
+        parts.append(f"**{percent(entry['codecs'][OURS]['bd_rate_mean'])}** on {entry['images']} pictures ({SET_TITLES[name]}; "
+                     f"the best classical codec: {PEER_TITLES[best[1]]}, {percent(best[0])})")
+    return "Bytes against JPEG 4:2:0 at equal PSNR: " + ", ".join(parts) + "."
+
+
+def _headline_cost(sources: Sources) -> str:
+    report = sources["encoder"]
+    return (f"**{sum(_layers(report).values()) / 1000:.2f} kMAC/px** for a whole encode, {report['parameters'] / 1e6:.2f} M parameters, "
+            f"{_rover_bytes(report) / 1e6:.1f} MB of files on the rover.")
+
+
+def _headline_speed(sources: Sources) -> str:
+    result = sources["speed"]
+    timings = result["pixels_to_bytes"]
+    width, height = result["picture"]
+    return (f"**{timings[OURS]['mpix_per_s']:.0f} MPix/s** from pixels to bytes ({width}x{height}, one thread, {result['environment']['cpu']}): "
+            f"{timings['openjpeg']['times_ours']:.1f} times as fast as OpenJPEG, {timings['webp-m4']['times_ours']:.1f} times as fast as WebP "
+            "of method 4, in the same run.")
+
+
+def headline(sources: Sources) -> str:
+    """Rate, cost and speed, a line each."""
+    return "\n".join(_each_line(sources, _headline_rate, _headline_cost, _headline_speed))
+
+
+# ---- the worked example
+
+def example(sources: Sources) -> str:
+    """The commands with what they printed."""
+    from benchmarks.example import COMMANDS
+    remarks = {command.line: command.remark for command in COMMANDS}
+    lines = []
+    for step in sources["example"]["steps"]:
+        remark = remarks.get(step["command"])
+        lines += [*([f"# {remark}"] if remark else []), f"$ {step['command']}", *step["output"].splitlines(), ""]
+    return "\n".join(["```text", *lines[:-1], "```"])
+
+
+def pictures(sources: Sources) -> str:
+    """Original, ours and JPEG side by side, and the heat map."""
+    result = sources["example"]["comparison"]
+    (width, height), ours, rival = result["size"], result["remac"], result["jpeg"]
+
+    def caption(entry: Mapping[str, Any]) -> str:
+        return f"{entry['bytes']:,} bytes, {8 * entry['bytes'] / (width * height):.3f} bit/pixel, {entry['psnr']:.2f} dB"
+    return "\n".join([
+        f"| original, 24 bit/pixel | remac, quality {ours['quality']}: {caption(ours)} | JPEG 4:2:0, quality {rival['quality']}: {caption(rival)} |",
+        "|---|---|---|",
+        "| ![original](docs/pictures/original.png) | ![decoded](docs/pictures/remac.png) | ![JPEG](docs/pictures/jpeg.png) |",
+        "",
+        "![decoded picture and bits of each block](docs/pictures/overview.webp)",
+        "",
+        f"*Above: a window of {result['crop'][2]}x{result['crop'][3]} pixels; bytes and PSNR are of the whole picture of {width}x{height}. "
+        f"Below: the whole picture decoded, and the heat map of `remac view`: bits of each 16x16 block, from dark (0) to bright "
+        f"({result['heat_top_bpp']:g} bit/pixel and more). Credit: NASA/JPL-Caltech/Cornell, compiled by Michael Smith.*"])
+
+
+# ---- cost, speed, checks
+
+def _layers(report: Mapping[str, Any]) -> dict[str, float]:
+    return {layer: count for graph in report["mac_per_pixel"].values() for layer, count in graph.items()}
+
+
+def _rover_bytes(report: Mapping[str, Any]) -> int:
+    return sum(size for name, size in report["disk_bytes"].items() if not name.startswith("ground"))
+
+
+def macs(sources: Sources) -> str:
+    """Multiply-accumulates by stage."""
+    report = sources["encoder"]
+    layers = _layers(report)
+    total, rest = sum(layers.values()), set(layers).difference(*STAGES.values())
+    stages = [(name, sum(layers[layer] for layer in members)) for name, members in STAGES.items()]
+    stages += [("other", sum(layers[layer] for layer in rest))] if rest else []
+    rows = [(name, f"{count / 1000:.3f}", share(count / total)) for name, count in stages]
+    (height, width), memory = report["frame"], report["memory"]
+    return "\n".join([
+        table(("stage of the encoder", "kMAC/px", "share"), [*rows, ("**whole encode**", f"**{total / 1000:.3f}**", "100 %")]), "",
+        f"Counted from the exported graphs at {width}x{height}. {report['parameters'] / 1e6:.2f} M parameters; {_rover_bytes(report) / 1e6:.2f} MB "
+        f"of files on the rover, {sum(report['disk_bytes'].values()) / 1e6:.2f} MB with the ground decoder. Memory for the tensors of g_a and h_a: "
+        f"{mebibytes(memory['predicted_bytes'])} predicted; a whole encode added {mebibytes(memory['added_bytes'])} to the process, "
+        f"{mebibytes(memory['peak_bytes'])} at its peak."])
+
+
+def speed(sources: Sources) -> str:
+    """Encode times beside other codecs, memory and cold start."""
+    result = sources["speed"]
+    rows = []
+    for name in result["pixels_to_bytes"]:
+        cells = [SPEED_TITLES.get(name, name), f"{result['bytes'][name]:,}"]
+        for kind in SPEED_KINDS:
+            timing = result[kind][name]
+            cells += [f"{timing['median_ms']:.0f} ms", f"{timing['mpix_per_s']:.1f}", f"{timing['times_ours']:.2f}"]
+        rows.append(cells)
+    (width, height), env = result["picture"], result["environment"]
+    heads = ["encoder", "bytes", *(head for kind in SPEED_KINDS.values() for head in (f"{kind}: median", "MPix/s", "time / ours"))]
+    fresh = {name: f"{mebibytes(entry['peak_bytes'])} at its peak, {mebibytes(entry['loaded_bytes'])} of that before the picture, "
+                   f"{entry['cold_start_s']:.2f} s" for name, entry in result["fresh_process"].items()}
+    return "\n".join([
+        table(heads, rows), "",
+        f"{width}x{height}, quality {result['quality']}, one thread each, medians of {result['rounds']} rounds in turn; {env['cpu']} "
+        f"({'with' if env['vnni'] == 'True' else 'without'} VNNI), ONNX Runtime {env['onnxruntime']}; OpenJPEG {env['openjpeg']}, "
+        f"libwebp {env['libwebp']} and libjpeg-turbo through Pillow {env['pillow']}. The byte counts are not of equal quality.", "",
+        f"A fresh process that loads the model and the picture and encodes it once: {fresh['whole']}; "
+        f"in strips of 128 rows: {fresh['strips_of_128']}."])
+
+
+def checks(sources: Sources) -> str:
+    """What `make encoder` checked."""
+    report = sources["encoder"]
+    found = Counter(check["passed"] for check in report["checks"])
+    rows = [("pass" if check["passed"] else "**FAIL**", check["name"], check["detail"]) for check in report["checks"]]
+    return "\n".join([f"{found[True]} of {sum(found.values())} checks of `make encoder` pass (codec `{report['codec_hash']}`).", "",
+                      table(("", "check", "what was compared"), rows, left=3)])
+
+
+def _outcome(name: str) -> str:
+    return OUTCOMES.get(name, f"refused with one line (`{name}`)")
+
+
+def corruption(sources: Sources) -> str:
+    """Totals of the outcomes of damage."""
+    result = sources["corruption"]
+    totals: Counter[str] = Counter()
+    for kind in result["kinds"].values():
+        totals.update(kind["outcomes"])
+    found = "; ".join(f"{count} {_outcome(name)}" for name, count in totals.most_common())
+    failures = f"**{len(result['failures'])} failed**" if result["failures"] else "none crashed, hung or took memory beyond what its header claims"
+    return (f"{result['count']} damaged streams in {len(result['kinds'])} ways: {failures}. Outcomes: {found}. "
+            f"The slowest took {result['slowest_s']:.1f} s, the largest {mebibytes(result['largest_peak_bytes'])}.")
+
+
+def corruption_kinds(sources: Sources) -> str:
+    """Outcomes by kind of damage."""
+    result = sources["corruption"]
+    rows = [(name.replace("_", " "), "forged" if kind["forged"] else "", ", ".join(f"{count} {found}" for found, count in kind["outcomes"].items()))
+            for name, kind in result["kinds"].items()]
+    return "\n".join([corruption(sources), "", table(("damage", "CRCs", "outcomes"), rows, left=3)])
+
+
+# ---- the model card
+
+def training(sources: Sources) -> str:
+    """Stages of the training, with hours."""
+    result = sources["training"]
+    rows = [(stage["stage"], f"{stage['steps']:,}", f"{stage['processes']} x {stage['batch']} of {stage['patch']}x{stage['patch']}",
+             f"{stage['seconds'] / 3600:.2f}", stage["hardware"], f"`{stage['command']}`") for stage in result["stages"]]
+    hours = sum(stage["seconds"] for stage in result["stages"]) / 3600
+    return "\n".join([table(("stage", "steps", "patches a step", "hours", "hardware", "command"), rows, left=1), "",
+                      f"{hours:.2f} hours in all. Data: {result['data']}"])
+
+
+def files(sources: Sources) -> str:
+    """The files of the shipped weights."""
+    folder = sources.root / "weights" / "rover-m"
+    report = sources["encoder"]
+    sizes = {name: (folder / name).stat().st_size for name in WEIGHT_FILES if (folder / name).is_file()}
+    rows = [(f"`{name}`", text, f"{sizes[name]:,}" if name in sizes else MISSING) for name, text in WEIGHT_FILES.items()]
+    return "\n".join([f"Codec hash `{report['codec_hash']}`, {report['parameters'] / 1e6:.2f} M parameters on the rover side.", "",
+                      table(("file", "what", "bytes"), rows, left=2)])
+
+
+def sample_points(sources: Sources) -> str:
+    """The sample picture at the qualities of the encoder's report."""
+    report = sources["encoder"]
+    rows = [(str(point["quality"]), f"{point['num_bytes']:,}", number(point["bits_per_pixel"], 3), number(point["psnr_db"]),
+             number(point["jpeg_psnr_db"])) for point in report["points"]]
+    return "\n".join([f"`{report['sample']}`:", "", table(("quality", "bytes", "bit/pixel", "PSNR, dB", "JPEG of that size, dB"), rows)])
+
+
+BLOCKS: Mapping[str, Block] = {
+    "headline": headline, "example": example, "pictures": pictures, "rd": rate_distortion, "rd-pairs": pairs, "rd-curve": curve, "rd-images": images,
+    "references": references, "limits": limits, "macs": macs, "speed": speed, "checks": checks, "corruption": corruption,
+    "corruption-kinds": corruption_kinds, "training": training, "files": files, "sample-points": sample_points,
+}

@@ -1,0 +1,166 @@
+"""The blocks of figures that come from rd_summary.json: tables, the comparison with and without references, and the limits."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmarks.rd import PEER_TITLES, SET_TITLES
+from benchmarks.sources import MISSING, Sources, number, percent, share, table
+from benchmarks.summary import ANCHOR, ANCHOR_QUALITIES, OPERATING_QUALITY, RIVAL
+
+OURS, UNREFERENCED = "remac-m", "remac-m-noref"
+TITLES = {OURS: "**remac, rover-m**", UNREFERENCED: "remac, rover-m, without references", **PEER_TITLES}
+SHORT = {OURS: "remac", UNREFERENCED: "no references", "jpeg444": "JPEG 4:4:4", "webp": "WebP", "jpeg2000": "JPEG 2000", "avif444": "AVIF 4:4:4",
+         "avif420": "AVIF 4:2:0", "avif444-iq": "AVIF iq", "hevc444": "HEVC", "jpegxl": "JPEG XL"}
+SHOWS = {       # what the evaluation pictures show: they may not be printed here
+    "test/msl_mcam_sol0127_1": "layered outcrop",
+    "test/msl_mcam_sol0176_1": "dark plain below the sky",
+    "test/msl_mcam_sol0349_2": "boulders, hills in haze",
+    "test/msl_mcam_sol0416_1": "gravel plain",
+    "test/msl_mcam_sol0438_3": "bedrock and rubble",
+    "test/msl_mcam_sol0465_2": "pale plain with stones",
+    "test/msl_mcam_sol0509_2": "slope of layered rock",
+    "test/msl_mcam_sol0527_1": "sand between outcrops",
+    "test/msl_mcam_sol0563_1": "outcrop, hills in haze",
+    "test/msl_mcam_sol0602_1": "layered outcrop",
+    "test/msl_mcam_sol0713_1": "rippled sand",
+    "test/msl_mcam_sol0739_2": "dark hillside below the sky",
+    "test/msl_mcam_sol0744_1": "cracked bedrock",
+    "test/msl_mcam_sol1035_1": "sandy slope, rover at the edge",
+    "test/msl_mcam_sol1173_6": "bedrock and sand ripples",
+    "test/msl_mcam_sol1196_1": "bedrock before a dune",
+    "test/msl_mcam_sol1264_1": "flat bedrock",
+    "test/msl_ncam_sol0002_deck": "deck of the rover, grey",
+    "frames/m2020_fhaz_sol0749": "boulder, rover's arm, sky",
+    "frames/m2020_fhaz_sol0764": "pebbles, wheel, sky",
+    "frames/m2020_fhaz_sol0766_t02": "wheel tracks",
+    "frames/m2020_fhaz_sol0768_t03": "flat slabs",
+    "frames/m2020_fhaz_sol0770_t04": "slabs on a hillside",
+    "frames/m2020_ncam_hardware": "rover hardware",
+    "frames/m2020_ncam_sol0009_a": "gravel, raw colours",
+    "frames/m2020_ncam_sol0731": "plain and sky, smooth",
+    "frames/m2020_ncam_sol0757": "rocks on soil",
+    "frames/m2020_rhaz_sol0770": "rocks, wheel",
+    "frames/m2020_zcam_sol0038": "plain, hills in haze",
+    "frames/m2020_zcam_sol0053": "plain with the helicopter",
+}
+
+Summary = Mapping[str, Any]
+
+
+def complete(entry: Summary, name: str) -> bool:
+    """Whether a codec was measured on every picture of a set of rd_summary.json: means over some of them are not comparable."""
+    codec = entry["codecs"].get(name)
+    return codec is not None and len(codec["bd_rate"]) == entry["images"]
+
+
+def _title(name: str, entry: Summary) -> str:
+    return f"{SET_TITLES.get(name, name)} ({entry['images']})"
+
+
+def _shown(sets: Summary) -> list[str]:
+    return [name for name in TITLES if any(complete(entry, name) for entry in sets.values())]
+
+
+def rate_distortion(sources: Sources) -> str:
+    """BD-rate and bytes at the operating point of every codec on each set, and the plot."""
+    sets = sources["rd"]["sets"]
+    heads = ["codec", *(head for name, entry in sets.items() for head in (f"{_title(name, entry)}: BD-rate", f"bytes at JPEG q{OPERATING_QUALITY}"))]
+    rows = []
+    for name in _shown(sets):
+        cells = [TITLES[name]]
+        for entry in sets.values():
+            codec = entry["codecs"][name] if complete(entry, name) else {}
+            cells += [percent(codec.get("bd_rate_mean")), share(codec.get("bytes_at_jpeg_q85"))]
+        rows.append(cells)
+    low, high = ANCHOR_QUALITIES
+    return "\n".join([table(heads, rows), "",
+                      f"Real file sizes, PSNR over RGB. BD-rate: bytes against {TITLES[ANCHOR]} at equal PSNR (negative: fewer), "
+                      f"per picture, then averaged, between the PSNRs of JPEG qualities {low} and {high}. The other column: bytes at the PSNR "
+                      f"of JPEG quality {OPERATING_QUALITY}, the usual setting in flight, as a share of JPEG's. {_span(sets)}"])
+
+
+def _span(sets: Summary) -> str:
+    parts = []
+    for name, entry in sets.items():
+        points = [point for point in entry["codecs"][OURS]["qualities"] if point["psnr"] is not None]
+        first, last = points[0], points[-1]
+        parts.append(f"{number(first['bpp'], 3)} bit/pixel at {number(first['psnr'], 1)} dB (quality {first['quality']:g}) to {number(last['bpp'])} at "
+                     f"{number(last['psnr'], 1)} dB (quality {last['quality']:g}) on {SET_TITLES[name]}")
+    return f"The one model spans, on average, {'; '.join(parts)}."
+
+
+def pairs(sources: Sources) -> str:
+    """Ours against each codec, over the whole of the range that both cover."""
+    sets = sources["rd"]["sets"]
+    against = {name: entry["codecs"][OURS]["bd_rate_mean_against"] for name, entry in sets.items()}
+    others = [name for name in TITLES if any(name in rates for rates in against.values())]
+    rows = [(TITLES[other], *(percent(rates.get(other)) for rates in against.values())) for other in others]
+    return "\n".join([table(["remac against", *(_title(name, entry) for name, entry in sets.items())], rows), "",
+                      "BD-rate of each pair over the PSNRs that both reach, with no limits but these."])
+
+
+def curve(sources: Sources) -> str:
+    """Mean rate and PSNR at each quality that was measured."""
+    sets = sources["rd"]["sets"]
+    points = {name: {point["quality"]: point for point in entry["codecs"][OURS]["qualities"]} for name, entry in sets.items()}
+    qualities = sorted(set().union(*points.values()))
+    rows = [[f"{quality:g}", *(cell for name in sets for cell in _point(points[name].get(quality)))] for quality in qualities]
+    return table(["quality", *(head for name in sets for head in (f"{SET_TITLES[name]}: bit/pixel", "PSNR, dB"))], rows)
+
+
+def _point(point: Summary | None) -> tuple[str, str]:
+    return (number(point["bpp"], 3), number(point["psnr"])) if point else (MISSING, MISSING)
+
+
+def images(sources: Sources) -> str:
+    """BD-rate against JPEG 4:2:0 of each picture."""
+    sets = sources["rd"]["sets"]
+    names = [name for name in _shown(sets) if name != ANCHOR]
+    rows = []
+    for entry in sets.values():
+        for key in sorted(entry["codecs"][OURS]["bd_rate"]):
+            rates = (entry["codecs"].get(name, {}).get("bd_rate", {}).get(key) for name in names)
+            rows.append([key, SHOWS.get(key, MISSING), *(percent(rate).removesuffix(" %") for rate in rates)])
+    return table(["picture", "shows", *(f"{SHORT[name]}, %" for name in names)], rows, left=2)
+
+
+def references(sources: Sources) -> str:
+    """What the reference bank brings and costs."""
+    sets, report = sources["rd"]["sets"], sources["encoder"]
+    layers = {layer: count for graph in report["mac_per_pixel"].values() for layer, count in graph.items()}
+    total = sum(layers.values()) / 1000
+    rows = []
+    for name, label, cost in ((OURS, "with references", total), (UNREFERENCED, "without", total - layers["reference"] / 1000)):
+        known = [entry["codecs"][name] if complete(entry, name) else {} for entry in sets.values()]
+        rows.append([label, *(percent(codec.get("bd_rate_mean")) for codec in known), f"{cost:.3f}"])
+    against = {name: entry["codecs"][OURS]["bd_rate_mean_against"].get(UNREFERENCED) for name, entry in sets.items()}
+    gains = ", ".join(f"{percent(rate)} ({SET_TITLES[name]})" for name, rate in against.items())
+    return "\n".join([table(["same model", *(f"{_title(name, entry)}: BD-rate" for name, entry in sets.items()), "kMAC/px"], rows), "",
+                      f"With references against without them, same model: {gains}."])
+
+
+def _named(rates: Summary) -> str:
+    """Pictures with what they show and their BD-rates."""
+    return ", ".join(f"`{key}` ({SHOWS.get(key, 'not described')}) {percent(rate)}" for key, rate in rates.items())
+
+
+def _behind(sets: Summary) -> Iterator[str]:
+    """Codecs that are ahead of ours in the mean of a set."""
+    for name, entry in sets.items():
+        own = entry["codecs"][OURS]["bd_rate_mean"]
+        ahead = [TITLES[peer] for peer in PEER_TITLES if complete(entry, peer) and (entry["codecs"][peer]["bd_rate_mean"] or 0) <= own]
+        yield f"ahead of remac in the mean of {SET_TITLES[name]}: {', '.join(ahead) or 'none'}"
+
+
+def limits(sources: Sources) -> str:
+    """Where ours is weak, by name."""
+    sets = sources["rd"]["sets"]
+    costlier = {key: rate for entry in sets.values() for key, rate in entry["codecs"][OURS]["costlier_than_jpeg2000"].items()}
+    total = sum(entry["images"] for entry in sets.values())
+    names = f" (BD-rate over the range of both): {_named(costlier)}" if costlier else ""
+    lines = [f"- {len(costlier)} of {total} pictures cost more than in {TITLES[RIVAL]}{names}."]
+    lines.append(f"- Other codecs {'; '.join(_behind(sets))}.")
+    for name, entry in sets.items():
+        lines.append(f"- The five worst against {TITLES[ANCHOR]} on {_title(name, entry)}: {_named(entry['codecs'][OURS]['worst'])}.")
+    return "\n".join(lines)

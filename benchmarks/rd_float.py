@@ -1,0 +1,73 @@
+"""What the integers cost: `python -m benchmarks.rd_float` codes the evaluation pictures with the shipped weights in float and in integers.
+
+Both modes share every weight (float mode adds back what rounding took off), the ground decoder, the dead zone and the estimate of the bits by the
+training likelihoods, without headers. The real bytes of the integer codec are in rd_remac.json.
+"""
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.datasets import DataMissingError, evaluation_images, pixel_hash
+from benchmarks.metrics import RDPoint, psnr_db
+from benchmarks.rd_remac import QUALITIES
+from benchmarks.store import RESULTS, ImageResults, Results, save
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOAT, INTEGER = "remac-m-float", "remac-m-estimate"
+
+
+class TrainingCodec:
+    """The PyTorch codec of a weights folder, in either mode."""
+
+    def __init__(self, weights: Path) -> None:
+        from calibration.integer_network import shipped_codec
+        self.codec = shipped_codec(weights)
+
+    def points(self, picture: Any, integer: bool) -> tuple[RDPoint, ...]:
+        """Estimated bytes and PSNR of uint8[H,W,3] at each quality."""
+        import torch
+
+        from remac.integer import set_integer
+        from remac_runtime.format import BAND_ROWS, PAD_MULTIPLE
+        set_integer(self.codec, integer)
+        height, width = picture.shape[:2]
+        x = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
+        x = torch.nn.functional.pad(x, (0, -width % PAD_MULTIPLE, 0, -height % BAND_ROWS), "replicate")
+        points = []
+        for quality in QUALITIES:
+            with torch.no_grad():
+                coded = self.codec(x, torch.tensor([quality]), False, bands=x.shape[2] // BAND_ROWS)
+            decoded = coded.x_hat[0, :, :height, :width].clamp(0, 255).round().permute(1, 2, 0).byte().numpy()
+            points.append(RDPoint(quality, math.ceil((coded.bits_y + coded.bits_z).item() / 8), psnr_db(picture, decoded)))
+        return tuple(points)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rd_float", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=ROOT / "weights" / "rover-m")
+    parser.add_argument("--data", help="the pictures; by default $REMAC_DATA or ../shared/data/mars")
+    parser.add_argument("--out", type=Path, default=RESULTS / "rd_float.json")
+    options = parser.parse_args(arguments)
+    try:
+        images = evaluation_images(options.data)
+    except DataMissingError as error:
+        print(f"rd_float: {error}", file=sys.stderr)
+        return 1
+    codec = TrainingCodec(options.weights)
+    results = Results({}, {FLOAT: "float mode, estimated bits", INTEGER: "integer mode, estimated bits"})
+    for image in tqdm(images, unit="picture"):
+        picture = image.load()
+        curves = {FLOAT: codec.points(picture, False), INTEGER: codec.points(picture, True)}
+        results.images[image.key] = ImageResults(picture.shape[1], picture.shape[0], pixel_hash(picture), curves)
+    save(options.out, results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The results files that figures of the documents come from, and how numbers are written."""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MISSING = "-"
+_CODEC_HASH = re.compile(r"codec hash ([0-9a-f]{16})")
+
+
+class NotMeasuredError(Exception):
+    """A block needs a results file that is not there; the message is its name."""
+
+
+def _own(content: Any) -> set[str]:
+    return {str(content.get("codec_hash"))}
+
+
+def _of_summary(content: Any) -> set[str]:
+    """Of the codecs in rd_summary.json that are ours; empty where none is."""
+    settings = content["environment"]["codecs"].items()
+    return {found for name, text in settings if name.startswith("remac") for found in _CODEC_HASH.findall(text)}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A results file and the codec hashes it was measured with; None for a file that names none."""
+
+    file: str
+    codec_hashes: Callable[[Any], set[str] | None]
+
+
+SOURCES: Mapping[str, Source] = {
+    "rd": Source("rd_summary.json", _of_summary),
+    "speed": Source("speed.json", _own),
+    "corruption": Source("corruption.json", _own),
+    "encoder": Source("encoder.json", _own),
+    "example": Source("example.json", _own),
+    "training": Source("training.json", lambda content: None),
+}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Results by name, as `SOURCES` has them, of the checkout `root`."""
+
+    contents: Mapping[str, Any]
+    root: Path
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.contents:
+            raise NotMeasuredError(SOURCES[name].file)
+        return self.contents[name]
+
+
+def percent(fraction: float | None) -> str:
+    """A difference: -0.4 -> "-40.0 %"."""
+    return MISSING if fraction is None else f"{100 * fraction:+.1f} %"
+
+
+def share(fraction: float | None) -> str:
+    """A part of something: 0.4 -> "40 %"."""
+    return MISSING if fraction is None else f"{100 * fraction:.0f} %"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A plain number."""
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def mebibytes(count: float) -> str:
+    """Memory."""
+    return f"{count / 2**20:.0f} MiB"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table, the first `left` columns to the left and the others to the right; bars within cells are escaped."""
+    rule = ["---"] * left + ["--:"] * (len(heads) - left)
+    lines = [list(heads), rule, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
