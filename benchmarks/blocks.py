@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from benchmarks.rd import PEER_TITLES, SET_TITLES
-from benchmarks.rd_blocks import OURS, complete, curve, images, limits, pairs, rate_distortion, references
+from benchmarks.rd_blocks import OURS, complete, curve, images, limits, measured_sets, pairs, rate_distortion, references
 from benchmarks.sources import MISSING, NotMeasuredError, Sources, mebibytes, number, percent, share, table
 
 Block = Callable[[Sources], str]
@@ -40,7 +40,7 @@ def _each_line(sources: Sources, *lines: Block) -> Iterator[str]:
 
 def _headline_rate(sources: Sources) -> str:
     parts = []
-    for name, entry in sources["rd"]["sets"].items():
+    for name, entry in measured_sets(sources).items():
         rivals = {peer: entry["codecs"][peer]["bd_rate_mean"] for peer in PEER_TITLES if complete(entry, peer)}
         best = min((rate, peer) for peer, rate in rivals.items() if rate is not None)
         parts.append(f"**{percent(entry['codecs'][OURS]['bd_rate_mean'])}** on {entry['images']} pictures ({SET_TITLES[name]}; "

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.rd import PEER_TITLES, SET_TITLES
-from benchmarks.sources import MISSING, Sources, number, percent, share, table
+from benchmarks.sources import MISSING, SOURCES, NotMeasuredError, Sources, number, percent, share, table
 from benchmarks.summary import ANCHOR, ANCHOR_QUALITIES, OPERATING_QUALITY, RIVAL
 
 OURS, UNREFERENCED = "remac-m", "remac-m-noref"
@@ -54,6 +54,14 @@ def complete(entry: Summary, name: str) -> bool:
     return codec is not None and len(codec["bd_rate"]) == entry["images"]
 
 
+def measured_sets(sources: Sources) -> Summary:
+    """The sets of rd_summary.json. NotMeasuredError where ours was not measured on all their pictures."""
+    sets: Summary = sources["rd"]["sets"]
+    if not all(complete(entry, OURS) for entry in sets.values()):
+        raise NotMeasuredError(f"{SOURCES['rd'].file} with all pictures")
+    return sets
+
+
 def _title(name: str, entry: Summary) -> str:
     return f"{SET_TITLES.get(name, name)} ({entry['images']})"
 
@@ -64,7 +72,7 @@ def _shown(sets: Summary) -> list[str]:
 
 def rate_distortion(sources: Sources) -> str:
     """BD-rate and bytes at the operating point of every codec on each set, and the plot."""
-    sets = sources["rd"]["sets"]
+    sets = measured_sets(sources)
     heads = ["codec", *(head for name, entry in sets.items() for head in (f"{_title(name, entry)}: BD-rate", f"bytes at JPEG q{OPERATING_QUALITY}"))]
     rows = []
     for name in _shown(sets):
@@ -85,14 +93,14 @@ def _span(sets: Summary) -> str:
     for name, entry in sets.items():
         points = [point for point in entry["codecs"][OURS]["qualities"] if point["psnr"] is not None]
         first, last = points[0], points[-1]
-        parts.append(f"{number(first['bpp'], 3)} bit/pixel at {number(first['psnr'], 1)} dB (quality {first['quality']:g}) to {number(last['bpp'])} at "
-                     f"{number(last['psnr'], 1)} dB (quality {last['quality']:g}) on {SET_TITLES[name]}")
+        parts.append(f"{number(first['bpp'], 3)} bit/pixel at {number(first['psnr'], 1)} dB (quality {first['quality']:g}) to "
+                     f"{number(last['bpp'])} at {number(last['psnr'], 1)} dB (quality {last['quality']:g}) on {SET_TITLES[name]}")
     return f"The one model spans, on average, {'; '.join(parts)}."
 
 
 def pairs(sources: Sources) -> str:
     """Ours against each codec, over the whole of the range that both cover."""
-    sets = sources["rd"]["sets"]
+    sets = measured_sets(sources)
     against = {name: entry["codecs"][OURS]["bd_rate_mean_against"] for name, entry in sets.items()}
     others = [name for name in TITLES if any(name in rates for rates in against.values())]
     rows = [(TITLES[other], *(percent(rates.get(other)) for rates in against.values())) for other in others]
@@ -102,7 +110,7 @@ def pairs(sources: Sources) -> str:
 
 def curve(sources: Sources) -> str:
     """Mean rate and PSNR at each quality that was measured."""
-    sets = sources["rd"]["sets"]
+    sets = measured_sets(sources)
     points = {name: {point["quality"]: point for point in entry["codecs"][OURS]["qualities"]} for name, entry in sets.items()}
     qualities = sorted(set().union(*points.values()))
     rows = [[f"{quality:g}", *(cell for name in sets for cell in _point(points[name].get(quality)))] for quality in qualities]
@@ -115,7 +123,7 @@ def _point(point: Summary | None) -> tuple[str, str]:
 
 def images(sources: Sources) -> str:
     """BD-rate against JPEG 4:2:0 of each picture."""
-    sets = sources["rd"]["sets"]
+    sets = measured_sets(sources)
     names = [name for name in _shown(sets) if name != ANCHOR]
     rows = []
     for entry in sets.values():
@@ -127,7 +135,7 @@ def images(sources: Sources) -> str:
 
 def references(sources: Sources) -> str:
     """What the reference bank brings and costs."""
-    sets, report = sources["rd"]["sets"], sources["encoder"]
+    sets, report = measured_sets(sources), sources["encoder"]
     layers = {layer: count for graph in report["mac_per_pixel"].values() for layer, count in graph.items()}
     total = sum(layers.values()) / 1000
     rows = []
@@ -155,7 +163,7 @@ def _behind(sets: Summary) -> Iterator[str]:
 
 def limits(sources: Sources) -> str:
     """Where ours is weak, by name."""
-    sets = sources["rd"]["sets"]
+    sets = measured_sets(sources)
     costlier = {key: rate for entry in sets.values() for key, rate in entry["codecs"][OURS]["costlier_than_jpeg2000"].items()}
     total = sum(entry["images"] for entry in sets.values())
     names = f" (BD-rate over the range of both): {_named(costlier)}" if costlier else ""

@@ -52,7 +52,8 @@ def _fraction(layer: IntegerConv) -> Tensor:
     """What rounding takes off the weights, int8[O,I,k,k] in 254ths of a step; what +-64 clips off is lost."""
     exact, _ = layer.exact_parameters()
     rounded, _ = layer.integer_parameters()
-    return torch.round((exact - rounded).clamp(-0.5, 0.5) * 2 * _INT8_MAX).to(torch.int8)
+    limit = _INT8_MAX - 1          # short of half a step: what is put together again rounds to the same integer
+    return torch.round((exact - rounded) * 2 * _INT8_MAX).clamp(-limit, limit).to(torch.int8)
 
 
 def save_codec(codec: Codec, path: Path) -> None:
