@@ -1,0 +1,54 @@
+"""Record how weights were trained: `python -m remac.training_record RUN... --out benchmarks/results/training.json`.
+
+Takes the run folders in the order in which they followed each other and writes their stages, steps and hours as the model card shows them.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from remac.train_codec import write_atomically
+
+
+def processor() -> str:
+    """Model of the processor, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
+
+
+def stage(run: Path) -> dict[str, Any]:
+    """One run: its configuration, and how far and how long it really went. Raises OSError, ValueError or KeyError for a folder that is no run."""
+    config = json.loads((run / "config.json").read_text())
+    last = torch.load(run / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
+    train, rate = config["train"], config["rate"]
+    settings = {key: train[key] for key in ("batch", "patch", "learning_rate", "noisy", "least_rounding") if key in train}
+    return {"stage": train["stage"], "steps": last["step"], "planned_steps": train["steps"], "seconds": round(last["seconds"]),
+            "processes": config["processes"], "device": config["device"], "lambda": [rate["lambda_low"], rate["lambda_high"]],
+            "latents": config["codec"]["latents"], **settings}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m remac.training_record", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--profile", default="rover-m")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    try:
+        stages = [stage(run) for run in options.runs]
+    except (OSError, ValueError, KeyError) as error:
+        print(f"remac: not a training run: {error}", file=sys.stderr)
+        return 1
+    record = {"schema": 1, "profile": options.profile, "hardware": processor(), "hours": round(sum(s["seconds"] for s in stages) / 3600, 2), "stages": stages}
+    write_atomically(options.out, lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
