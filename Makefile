@@ -9,16 +9,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet $(PIP_FLAGS)
 STAMP := $(VENV)/.remac-installed
 C_SOURCES := $(wildcard runtime/setup.py runtime/remac_runtime/csrc/*)
+RESULTS := benchmarks/results
 CHECKED := $(wildcard remac calibration export benchmarks tests)
 # PyTorch spins at barriers when its threads outnumber the free cores: one thread is as fast on small pictures and never far slower.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup encoder test slow lint types gpu-bundle clean
+.PHONY: help setup encoder test slow lint types gpu-bundle figures readme clean
 
 help:
 	@echo "make encoder     build the rover encoder into build/rover-m, check it, and encode a sample picture"
 	@echo "make test        run the tests          make slow    run the tests that take minutes"
 	@echo "make lint types  ruff and mypy          make setup   only set up .venv"
+	@echo "make figures     measure everything again into benchmarks/results (hours; needs the Mars pictures, docs/data.md)"
+	@echo "make readme      write these figures into README.md, the model card and docs/experiments.md"
 	@echo "make gpu-bundle  pack what training on a GPU machine needs"
 	@echo "make clean       remove what was built (.venv too)"
 
@@ -39,6 +42,21 @@ types: $(STAMP)
 
 gpu-bundle: $(STAMP)
 	$(BIN)/python -m remac.gpu_bundle $(ARGS)
+
+# Finished parts of rd_peers and rd_remac are kept, so a run that was cut off goes on. The speeds need an idle machine.
+figures: $(STAMP)
+	$(BIN)/python export/rover_encoder.py --out build/rover-m --json > $(RESULTS)/encoder.json.tmp
+	mv $(RESULTS)/encoder.json.tmp $(RESULTS)/encoder.json
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.corruption
+	$(BIN)/python -m benchmarks.example
+	$(BIN)/python -m benchmarks.rd_remac
+	$(BIN)/python -m benchmarks.rd_remac --variant noref
+	$(BIN)/python -m benchmarks.rd_peers
+	$(BIN)/python -m benchmarks.rd --codec-results $(RESULTS)/rd_remac.json
+
+readme: $(STAMP)
+	$(BIN)/python -m benchmarks.readme $(ARGS)
 
 setup: $(STAMP)
 

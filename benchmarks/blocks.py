@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from benchmarks.rd import PEER_TITLES, SET_TITLES
-from benchmarks.rd_blocks import OURS, complete, curve, images, limits, measured_sets, pairs, rate_distortion, references
+from benchmarks.rd_blocks import OURS, complete, curve, images, limits, measured_sets, pairs, plot, rate_distortion, references
 from benchmarks.sources import MISSING, NotMeasuredError, Sources, mebibytes, number, percent, share, table
 
 Block = Callable[[Sources], str]
@@ -188,11 +188,12 @@ def corruption_kinds(sources: Sources) -> str:
 def training(sources: Sources) -> str:
     """Stages of the training, with hours."""
     result = sources["training"]
-    rows = [(stage["stage"], f"{stage['steps']:,}", f"{stage['processes']} x {stage['batch']} of {stage['patch']}x{stage['patch']}",
-             f"{stage['seconds'] / 3600:.2f}", stage["hardware"], f"`{stage['command']}`") for stage in result["stages"]]
+    rows = [(stage["stage"], f"`{stage['command']}`", stage["hardware"],
+             f"{stage['processes']} x {stage['batch']} of {stage['patch']}x{stage['patch']}", f"{stage['steps']:,}", f"{stage['seconds'] / 3600:.2f}")
+            for stage in result["stages"]]
     hours = sum(stage["seconds"] for stage in result["stages"]) / 3600
-    return "\n".join([table(("stage", "steps", "patches a step", "hours", "hardware", "command"), rows, left=1), "",
-                      f"{hours:.2f} hours in all. Data: {result['data']}"])
+    return "\n".join([table(("stage", "command", "hardware", "patches a step", "steps", "hours"), rows, left=3), "",
+                      f"{hours:.2f} hours in all. Data: {result['data'].rstrip('.')}."])
 
 
 def files(sources: Sources) -> str:
@@ -214,7 +215,8 @@ def sample_points(sources: Sources) -> str:
 
 
 BLOCKS: Mapping[str, Block] = {
-    "headline": headline, "example": example, "pictures": pictures, "rd": rate_distortion, "rd-pairs": pairs, "rd-curve": curve, "rd-images": images,
-    "references": references, "limits": limits, "macs": macs, "speed": speed, "checks": checks, "corruption": corruption,
-    "corruption-kinds": corruption_kinds, "training": training, "files": files, "sample-points": sample_points,
+    "headline": headline, "example": example, "pictures": pictures,
+    "rd": rate_distortion, "rd-plot": plot, "rd-pairs": pairs, "rd-curve": curve, "rd-images": images, "references": references, "limits": limits,
+    "macs": macs, "speed": speed, "checks": checks, "corruption": corruption, "corruption-kinds": corruption_kinds,
+    "training": training, "files": files, "sample-points": sample_points,
 }

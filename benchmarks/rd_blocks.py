@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from benchmarks.rd import PEER_TITLES, SET_TITLES
@@ -71,7 +72,7 @@ def _shown(sets: Summary) -> list[str]:
 
 
 def rate_distortion(sources: Sources) -> str:
-    """BD-rate and bytes at the operating point of every codec on each set, and the plot."""
+    """BD-rate and bytes at the operating point of every codec on each set."""
     sets = measured_sets(sources)
     heads = ["codec", *(head for name, entry in sets.items() for head in (f"{_title(name, entry)}: BD-rate", f"bytes at JPEG q{OPERATING_QUALITY}"))]
     rows = []
@@ -83,9 +84,18 @@ def rate_distortion(sources: Sources) -> str:
         rows.append(cells)
     low, high = ANCHOR_QUALITIES
     return "\n".join([table(heads, rows), "",
-                      f"Real file sizes, PSNR over RGB. BD-rate: bytes against {TITLES[ANCHOR]} at equal PSNR (negative: fewer), "
-                      f"per picture, then averaged, between the PSNRs of JPEG qualities {low} and {high}. The other column: bytes at the PSNR "
-                      f"of JPEG quality {OPERATING_QUALITY}, the usual setting in flight, as a share of JPEG's. {_span(sets)}"])
+                      f"In brackets: pictures. Real file sizes, PSNR over RGB. BD-rate: bytes against {TITLES[ANCHOR]} at equal PSNR "
+                      f"(negative: fewer), per picture, then averaged, between the PSNRs of JPEG qualities {low} and {high}. The other column: "
+                      f"bytes at the PSNR of JPEG quality {OPERATING_QUALITY}, the usual setting in flight, as a share of JPEG's. {_span(sets)}"])
+
+
+def plot(sources: Sources) -> str:
+    """The plot of mean PSNR over mean rate."""
+    measured_sets(sources)
+    path = Path("benchmarks", "results", "rd.svg")
+    if not (sources.root / path).is_file():
+        raise NotMeasuredError(path.name)
+    return f"![mean PSNR over mean bits per pixel of each codec]({path.as_posix()})"
 
 
 def _span(sets: Summary) -> str:

@@ -30,12 +30,18 @@ def padded(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.pad(pixels, ((0, rows), (0, columns), (0, 0)), "edge") if rows or columns else pixels
 
 
+def strip_height(strip_rows: int | None, height: int, width: int) -> int:
+    """Rows to work on at a time: what the caller wants, else the whole picture, or strips where it is large."""
+    if strip_rows is not None:
+        return strip_rows
+    return height if height * width <= STRIP_PIXELS else max(STRIP_PIXELS // width, 4 * HALO_ROWS)
+
+
 def analyse(backend: Backend, pixels: NDArray[np.uint8], strip_rows: int | None = None) -> Analysed:
-    """Analyse uint8[H,W,3]. `strip_rows` is rounded up to whole hyper-latents; None takes the whole picture, or strips where it is large."""
+    """Analyse uint8[H,W,3], `strip_rows` (rounded up to whole hyper-latents) at a time, see `strip_height`."""
     height, width = pixels.shape[:2]
     total = -(-height // PAD_MULTIPLE) * PAD_MULTIPLE
-    if strip_rows is None:
-        strip_rows = total if total * width <= STRIP_PIXELS else max(STRIP_PIXELS // width, 4 * HALO_ROWS)
+    strip_rows = strip_height(strip_rows, height, width)
     step = -(-strip_rows // HYPER_STRIDE) * HYPER_STRIDE
     parts = [_strip(backend, pixels, top, min(top + step, total), total) for top in range(0, total, step)]
     y, z, texture, semantic = zip(*parts, strict=True)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remac_runtime import arithmetic, images, packets, rans, references
-from remac_runtime.analysis import Analysed, analyse
+from remac_runtime.analysis import Analysed, analyse, strip_height
 from remac_runtime.backends import open_backend
 from remac_runtime.decoding import Decoded, Decoder, LossReport
 from remac_runtime.entropy_path import Batch, EntropyPath, band_slices
@@ -87,7 +87,7 @@ class Encoder:
         height, width = picture.samples.shape[:2]
         if not (0 < height <= SIDE_MAX and 0 < width <= SIDE_MAX):
             raise BadInput(f"a picture of {width}x{height} is not in 1..{SIDE_MAX} a side: cut it into tiles")
-        analysed = analyse(self.backend, images.to_pixels(picture), options.strip_rows)
+        analysed = analyse(self.backend, images.to_pixels(picture), strip_height(options.strip_rows, height, width))
         bank = self.model.bank if options.references else None
         semantic, texture = references.choose(analysed.texture, analysed.semantic, bank)
         path = EntropyPath(self.model.network, self.backend, bank, semantic if bank else None)
@@ -98,7 +98,8 @@ class Encoder:
             companding=images.companding_of(picture.depth), band_rows=options.band_rows, reference_kind=int(bank is not None),
             semantic=semantic, texture=texture, quality=options.quality, bands=len(slices))
         batches = []
-        for group in _equal_heights(slices):
+        strip = strip_height(options.strip_rows, height, width)
+        for group in _groups(slices, max(1, strip // options.band_rows)):
             batches.append(path.batch(group, np.stack([analysed.z[slices[band]] for band in group])))
         return _Prepared(header, path, analysed, tuple(batches), tuple(slices))
 
@@ -154,7 +155,8 @@ class Encoder:
         return best
 
 
-def _equal_heights(slices: list[slice]) -> list[list[int]]:
-    """Numbers of the bands, grouped by height: all but the last are alike."""
+def _groups(slices: list[slice], limit: int) -> list[list[int]]:
+    """Numbers of the bands in groups of one height (all but the last band are alike) and of at most `limit` bands."""
     heights = [s.stop - s.start for s in slices]
-    return [[band for band, height in enumerate(heights) if height == wanted] for wanted in sorted(set(heights), reverse=True)]
+    alike = [[band for band, height in enumerate(heights) if height == wanted] for wanted in sorted(set(heights), reverse=True)]
+    return [bands[at:at + limit] for bands in alike for at in range(0, len(bands), limit)]

@@ -1,0 +1,314 @@
+"""The documents: their figures are those of the results, their worked example and snippets run, their links and commands exist. Each check is
+shown to be able to fail."""
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import example, rd, readme
+from benchmarks.blocks import BLOCKS
+from benchmarks.blocks import STAGES as SHOWN_STAGES
+from benchmarks.metrics import RDPoint
+from benchmarks.sources import SOURCES
+from benchmarks.speed import Timing, compared
+from benchmarks.store import RESULTS, ImageResults, Results, save, write_json
+from export.report import CheckResult
+from export.rover_encoder import STAGES, Point, Report
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILT = ROOT / "build" / "rover-m"
+NETWORK = b"a network"
+HASH = hashlib.sha256(NETWORK).digest()[:8].hex()
+TYPED_FIGURE = re.compile(r"[\d.,]*\d\s?(?:%|dB\b|MPix|kMAC|ms\b|MB\b|MiB\b|bpp\b|times\b)")
+BUDGETS = {"8 kMAC", "2 kMAC"}                # of the profiles: chosen, not measured
+SNIPPET = re.compile(r"^<!-- run -->\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+SECONDS = re.compile(r"\d+\.\d+ s$", re.MULTILINE)
+MOST_PICTURE_BYTES = 300_000
+
+
+# ---- a checkout with invented results
+
+def rate_results(folder: Path) -> None:
+    """rd_summary.json and rd.svg of invented curves, by the real report."""
+    rates = {"jpeg420": 1.0, "jpeg2000": 0.7, "remac-m": 0.5, "remac-m-noref": 0.52}
+    curves = {name: tuple(RDPoint(q, 1000 * rate * 2 ** (q / 15), 20 + q / 5) for q in (8, 40, 85, 90)) for name, rate in rates.items()}
+    for own, keys in ((True, ("remac-m", "remac-m-noref")), (False, ("jpeg420", "jpeg2000"))):
+        images = {key: ImageResults(64, 64, "0" * 16, {name: curves[name] for name in keys}) for key in ("test/a", "test/b", "frames/c")}
+        settings = {name: f"remac; codec hash {HASH}" if own else name for name in keys}
+        save(folder / ("rd_remac.json" if own else "rd_peers.json"), Results({}, settings, images))
+    assert rd.main(["--codec-results", str(folder / "rd_remac.json"), "--peers", str(folder / "rd_peers.json"), "--out", str(folder)]) == 0
+
+
+def encoder_result() -> dict[str, Any]:
+    """A report of the real class: every layer of the real stages, 100 multiply-accumulates each."""
+    layers = {layer: 100.0 for stage in STAGES.values() for layer in stage}
+    report = Report("rover-m", HASH, "build/rover-m", 3_000_000, {"network.rmn": 1_000_000, "ground/decoder.onnx": 2_000_000}, {"all": layers},
+                    (1152, 1600), {"median_ms": 50.0}, {"predicted_bytes": 1, "added_bytes": 2 << 20, "peak_bytes": 3 << 20}, 0.0, "sample.png",
+                    (Point(16, 1000, 0.1, 30.0, 25.0),), (CheckResult("a|b", True, "5 files"), CheckResult("c", False)))
+    return {**asdict(report), "passed": report.passed}
+
+
+def speed_result() -> dict[str, Any]:
+    timings = compared({"remac-m": Timing((0.05,)), "openjpeg": Timing((0.25,)), "webp-m4": Timing((0.1,))}, 1_843_200)
+    fresh = {"peak_bytes": 1 << 20, "loaded_bytes": 1 << 19, "cold_start_s": 0.5}
+    return {"codec_hash": HASH, "picture": [1600, 1152], "quality": 32, "rounds": 1, "bytes": dict.fromkeys(timings, 1000),
+            "pixels_to_bytes": timings, "file_to_file": timings, "fresh_process": {"whole": fresh, "strips_of_128": fresh},
+            "environment": dict.fromkeys(("cpu", "vnni", "onnxruntime", "openjpeg", "libwebp", "pillow"), "1")}
+
+
+def other_results() -> dict[str, dict[str, Any]]:
+    coded = {"bytes": 1000, "quality": 10, "psnr": 30.0}
+    stage = {"stage": "float", "steps": 1000, "batch": 3, "processes": 2, "patch": 256, "seconds": 3600.0, "hardware": "2 cores", "command": "train"}
+    return {
+        "corruption": {"codec_hash": HASH, "count": 7, "slowest_s": 0.5, "largest_peak_bytes": 1 << 20, "failures": [],
+                       "kinds": {"bits_flipped": {"forged": False, "outcomes": {"losses": 4, "CorruptStream": 3}}}},
+        "example": {"codec_hash": HASH, "steps": [{"command": "remac view a.rmc", "output": "a.rmc -> a.html", "exit_code": 0}],
+                    "comparison": {"size": [100, 80], "crop": [0, 0, 10, 10], "heat_top_bpp": 1.5, "remac": coded, "jpeg": coded}},
+        "training": {"profile": "rover-m", "stages": [stage], "data": "pictures"}}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Documents with every block, not yet filled, and results of all kinds by the shipped codec."""
+    root = tmp_path_factory.mktemp("checkout")
+    results = root / "benchmarks" / "results"
+    for document in readme.DOCUMENTS:
+        (root / document).parent.mkdir(parents=True, exist_ok=True)
+        (root / document).write_text("".join(f"<!-- figures: {name} -->\n<!-- end -->\n" for name in BLOCKS))
+    (root / readme.NETWORK).write_bytes(NETWORK)
+    rate_results(results)
+    for name, content in {"encoder": encoder_result(), "speed": speed_result(), **other_results()}.items():
+        write_json(results / SOURCES[name].file, content)
+    return root
+
+
+@pytest.fixture
+def checkout(template: Path, tmp_path: Path) -> Path:
+    """A copy of the template for one test."""
+    return Path(shutil.copytree(template, tmp_path / "checkout"))
+
+
+def run(checkout: Path, *arguments: str) -> int:
+    return readme.main(["--root", str(checkout), *arguments])
+
+
+# ---- the generator
+
+def test_every_block_is_written_from_the_results(checkout: Path) -> None:
+    assert run(checkout, "--check") == 1
+    assert run(checkout) == 0
+    assert run(checkout, "--check") == 0
+    text = (checkout / "README.md").read_text()
+    assert "Not measured" not in text
+    for figure in ("**-50.0 %**", "| JPEG 2000 | -30.0 % | 70 % |", "**2.300** | 100 %", "5.0 times as fast as OpenJPEG", "a\\|b", "1 of 2 checks",
+                   "4 decoded, losses reported", "a.rmc -> a.html", "1.00 hours in all", "| -50.0 % | -50.0 % | 2.300 |",
+                   "| -48.0 % | -48.0 % | 2.200 |", "0 of 3 pictures cost more"):
+        assert figure in text, figure
+
+
+def test_the_stages_are_those_of_the_encoder_report() -> None:
+    assert SHOWN_STAGES == STAGES
+
+
+def test_an_edited_figure_fails_the_check(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(checkout)
+    document = checkout / "README.md"
+    document.write_text(document.read_text().replace("**-50.0 %**", "**-57.0 %**", 1))
+    capsys.readouterr()
+    assert run(checkout, "--check") == 1
+    shown = capsys.readouterr()
+    assert "-57.0 %" in shown.out and "-50.0 %" in shown.out and "make readme" in shown.err
+
+
+def test_other_results_fail_the_check(checkout: Path) -> None:
+    run(checkout)
+    write_json(checkout / "benchmarks" / "results" / "speed.json", {**speed_result(), "rounds": 3})
+    assert run(checkout, "--check") == 1
+
+
+@pytest.mark.parametrize("name", ["speed", "encoder", "corruption", "example", "rd"])
+def test_results_of_another_codec_are_not_shown(checkout: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = checkout / "benchmarks" / "results" / SOURCES[name].file
+    path.write_text(path.read_text().replace(HASH, "0123456789abcdef"))
+    assert run(checkout) == 0
+    assert f"*Not measured yet: needs `benchmarks/results/{path.name}`.*" in (checkout / "README.md").read_text()
+    assert "0123456789abcdef" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_missing_file_leaves_no_figure(checkout: Path, name: str) -> None:
+    run(checkout)
+    (checkout / "benchmarks" / "results" / SOURCES[name].file).unlink()
+    assert run(checkout, "--check") == 1
+    assert run(checkout) == 0
+    assert f"*Not measured yet: needs `benchmarks/results/{SOURCES[name].file}`.*" in (checkout / "README.md").read_text()
+
+
+def test_a_codec_that_was_not_measured_on_all_pictures_is_not_shown(checkout: Path) -> None:
+    path = checkout / "benchmarks" / "results" / "rd_summary.json"
+    content = json.loads(path.read_text())
+    del content["sets"]["test"]["codecs"]["jpeg2000"]["bd_rate"]["test/a"]
+    write_json(path, content)
+    run(checkout)
+    assert "| JPEG 2000 | - | - | -30.0 % | 70 % |" in (checkout / "README.md").read_text()
+    del content["sets"]["test"]["codecs"]["remac-m"]["bd_rate"]["test/a"]
+    write_json(path, content)
+    run(checkout)
+    assert "*Not measured yet: needs `benchmarks/results/rd_summary.json with all pictures`.*" in (checkout / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("<!-- figures: speed -->\n", "has no <!-- end -->"), ("<!-- end -->\n", "without a block"),
+    ("<!-- figures: spede -->\n<!-- end -->\n", "no block is named"),
+    ("<!-- figures: speed -->\n<!-- figures: rd -->\n<!-- end -->\n", "begins inside"),
+])
+def test_markers_that_do_not_pair(checkout: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (checkout / "README.md").write_text(text)
+    assert run(checkout) == 1
+    assert message in capsys.readouterr().err
+    assert (checkout / "README.md").read_text() == text
+
+
+# ---- the documents themselves
+
+def outside_blocks(text: str) -> str:
+    """The text that people wrote, without code."""
+    return re.sub(r"<!-- figures: .*?<!-- end -->|^```.*?^```$|^    .*?$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def typed_figures(text: str) -> list[str]:
+    return [found for found in TYPED_FIGURE.findall(outside_blocks(text)) if found not in BUDGETS]
+
+
+def test_the_documents_say_what_the_results_say() -> None:
+    assert readme.main(["--check"]) == 0, "run `make readme`"
+
+
+@pytest.mark.parametrize("document", readme.DOCUMENTS, ids=str)
+def test_no_figure_is_typed_by_hand(document: Path) -> None:
+    assert not typed_figures((ROOT / document).read_text())
+
+
+@pytest.mark.parametrize("text", ["it saves 52 % of the bytes", "at 36.5 dB", "30 MPix/s", "needs 7.4 kMAC/px", "3.2 times as fast"])
+def test_typed_figures_are_found(text: str) -> None:
+    assert typed_figures(f"<!-- figures: speed -->\n1 %\n<!-- end -->\n{text}")
+    assert not typed_figures(f"<!-- figures: speed -->\n{text}\n<!-- end -->\n")
+
+
+def test_every_block_is_in_a_document() -> None:
+    shown = {name for document in readme.DOCUMENTS for name in re.findall(r"<!-- figures: (\S+) -->", (ROOT / document).read_text())}
+    assert shown == set(BLOCKS)
+
+
+def broken_links(folder: Path, text: str) -> list[str]:
+    return [link for link in LINK.findall(text) if "://" not in link and not (folder / link).exists()]
+
+
+@pytest.mark.parametrize("document", readme.DOCUMENTS, ids=str)
+def test_links_lead_somewhere(document: Path) -> None:
+    assert not broken_links((ROOT / document).parent, (ROOT / document).read_text())
+    assert broken_links(ROOT, "[there](docs/nowhere.md)")
+
+
+def unknown_commands(text: str) -> Iterator[str]:
+    """Modules and make targets that a text names and that are not there."""
+    for module in re.findall(r"python -m ([a-z_.]+)", text):
+        if importlib.util.find_spec(module) is None:
+            yield module
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for names in re.findall(r"(?:`|^    )make ([a-z -]+)", text, re.MULTILINE):
+        yield from set(names.split()) - set(targets)
+
+
+@pytest.mark.parametrize("document", readme.DOCUMENTS, ids=str)
+def test_commands_exist(document: Path) -> None:
+    assert not list(unknown_commands((ROOT / document).read_text()))
+    assert list(unknown_commands("python -m benchmarks.nothing")) and list(unknown_commands("`make coffee`"))
+
+
+def test_pictures_are_small() -> None:
+    sizes = [path.stat().st_size for path in example.PICTURES.glob("*")]
+    if not sizes:
+        pytest.skip("docs/pictures is not made yet: run `python -m benchmarks.example`")
+    assert sum(sizes) < MOST_PICTURE_BYTES
+
+
+def test_the_summary_is_of_the_results(tmp_path: Path) -> None:
+    """Nobody changed the definition of a figure, or measured again, without writing the summary anew."""
+    if not (RESULTS / "rd_summary.json").exists() or not (RESULTS / "rd_remac.json").exists():
+        pytest.skip("not measured yet: run `make figures`")
+    assert rd.main(["--codec-results", str(RESULTS / "rd_remac.json"), "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "rd_summary.json").read_text()) == json.loads((RESULTS / "rd_summary.json").read_text())
+
+
+# ---- what the README tells people to run
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """A folder to run the README's commands in, with the shipped model."""
+    if not (BUILT / "network.rmn").exists() or not (BUILT / "ground" / "decoder.onnx").exists():
+        pytest.skip("build/rover-m is not built: run `make encoder`")
+    if not (ROOT / readme.NETWORK).exists() or (BUILT / "network.rmn").read_bytes() != (ROOT / readme.NETWORK).read_bytes():
+        pytest.skip("build/rover-m is of other weights than weights/rover-m: run `make encoder`")
+    with example.workplace(BUILT) as folder:
+        yield folder
+
+
+def snippets() -> list[tuple[str, str]]:
+    return SNIPPET.findall((ROOT / "README.md").read_text())
+
+
+def run_snippet(language: str, code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code] if language == "python" else ["sh", "-e", "-c", code]
+    return subprocess.run(command, cwd=folder, env=example.environment(folder), capture_output=True, text=True, check=False)
+
+
+def test_the_readme_has_snippets_to_run() -> None:
+    assert {language for language, _ in snippets()} == {"python", "sh"}
+
+
+@pytest.mark.parametrize(("language", "code"), snippets(), ids=lambda value: value if len(value) < 8 else "")
+def test_snippets_run(place: Path, language: str, code: str) -> None:
+    done = run_snippet(language, code, place)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("language", "code"), [("python", "assert False"), ("sh", "remac compare samples/README.md nothing\ntrue")])
+def test_a_snippet_that_fails_is_seen(tmp_path: Path, language: str, code: str) -> None:
+    with example.workplace(tmp_path) as folder:
+        assert run_snippet(language, code, folder).returncode != 0
+
+
+def same_but_seconds(a: str, b: str) -> bool:
+    return SECONDS.sub("s", a) == SECONDS.sub("s", b)
+
+
+def test_the_worked_example_is_real(place: Path) -> None:
+    """What integers make is the same here as when the example was written: sizes, CRCs and hashes. Of the rest, exit codes."""
+    path = RESULTS / "example.json"
+    if not path.exists() or json.loads(path.read_text())["codec_hash"] != readme.shipped_hash(ROOT):
+        pytest.skip("the example is of other weights: run `python -m benchmarks.example`")
+    integers = {command.line: command.integers for command in example.COMMANDS}
+    for step in json.loads(path.read_text())["steps"]:
+        again = example.run_command(step["command"], place)
+        assert again.exit_code == step["exit_code"], again.output
+        assert not integers[step["command"]] or same_but_seconds(again.output, step["output"])
+
+
+@pytest.mark.parametrize("change", [lambda text: text.replace("1", "2", 1), lambda text: text + "\nmore"])
+def test_a_changed_example_is_seen(change: Callable[[str], str]) -> None:
+    output = "a.png -> a.rmc: 14,979 bytes, quality 15, 0.12 s"
+    assert same_but_seconds(output, output.replace("0.12 s", "1.50 s"))
+    assert not same_but_seconds(output, change(output))
