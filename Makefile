@@ -52,6 +52,7 @@ figures: $(STAMP)
 	$(BIN)/python -m benchmarks.example
 	$(BIN)/python -m benchmarks.rd_remac
 	$(BIN)/python -m benchmarks.rd_remac --variant noref
+	$(BIN)/python -m benchmarks.rd_float
 	$(BIN)/python -m benchmarks.rd_peers
 	$(BIN)/python -m benchmarks.rd --codec-results $(RESULTS)/rd_remac.json
 

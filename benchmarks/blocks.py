@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from benchmarks.rd import PEER_TITLES, SET_TITLES
-from benchmarks.rd_blocks import OURS, complete, curve, images, limits, measured_sets, pairs, plot, rate_distortion, references
+from benchmarks.rd_blocks import OURS, complete, curve, float_gap, images, limits, measured_sets, pairs, plot, rate_distortion, references
 from benchmarks.sources import MISSING, NotMeasuredError, Sources, mebibytes, number, percent, share, table
 
 Block = Callable[[Sources], str]
@@ -217,6 +217,7 @@ def sample_points(sources: Sources) -> str:
 BLOCKS: Mapping[str, Block] = {
     "headline": headline, "example": example, "pictures": pictures,
     "rd": rate_distortion, "rd-plot": plot, "rd-pairs": pairs, "rd-curve": curve, "rd-images": images, "references": references, "limits": limits,
+    "float-gap": float_gap,
     "macs": macs, "speed": speed, "checks": checks, "corruption": corruption, "corruption-kinds": corruption_kinds,
     "training": training, "files": files, "sample-points": sample_points,
 }

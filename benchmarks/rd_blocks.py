@@ -158,6 +158,12 @@ def references(sources: Sources) -> str:
                       f"With references against without them, same model: {gains}."])
 
 
+def float_gap(sources: Sources) -> str:
+    """What the integers cost against the same weights in float."""
+    rows = [(SET_TITLES[name], percent(entry["integer_estimate"]), percent(entry["real_bytes"])) for name, entry in sources["float-gap"]["sets"].items()]
+    return table(("BD-rate against float mode, estimated bits", "integer mode, estimated bits", "real bytes, headers included"), rows)
+
+
 def _named(rates: Summary) -> str:
     """Pictures with what they show and their BD-rates."""
     return ", ".join(f"`{key}` ({SHOWS.get(key, 'not described')}) {percent(rate)}" for key, rate in rates.items())

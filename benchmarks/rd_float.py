@@ -14,12 +14,14 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.datasets import DataMissingError, evaluation_images, pixel_hash
-from benchmarks.metrics import RDPoint, psnr_db
+from benchmarks.metrics import RDPoint, bd_rate, psnr_db
 from benchmarks.rd_remac import QUALITIES
-from benchmarks.store import RESULTS, ImageResults, Results, save
+from benchmarks.store import RESULTS, ImageResults, Results, load, save, write_json
+from benchmarks.summary import mean
 
 ROOT = Path(__file__).resolve().parents[1]
-FLOAT, INTEGER = "remac-m-float", "remac-m-estimate"
+OURS, FLOAT, INTEGER = "remac-m", "remac-m-float", "remac-m-estimate"
+GAP_FILE = "float_gap.json"
 
 
 class TrainingCodec:
@@ -27,7 +29,9 @@ class TrainingCodec:
 
     def __init__(self, weights: Path) -> None:
         from calibration.integer_network import shipped_codec
+        from remac_runtime.network import read_network
         self.codec = shipped_codec(weights)
+        self.codec_hash = read_network(weights / "network.rmn").hash.hex()
 
     def points(self, picture: Any, integer: bool) -> tuple[RDPoint, ...]:
         """Estimated bytes and PSNR of uint8[H,W,3] at each quality."""
@@ -48,6 +52,19 @@ class TrainingCodec:
         return tuple(points)
 
 
+def gap(results: Results, codec_hash: str, real: Path) -> dict[str, Any]:
+    """Mean BD-rate against float mode, by set: of integer mode by the same estimate, and of the real bytes, headers included, where measured."""
+    measured = load(real).images if real.exists() else {}
+    sets: dict[str, dict[str, float | None]] = {}
+    for name in sorted({key.split("/")[0] for key in results.images}):
+        curves = {key: image.curves for key, image in results.images.items() if key.startswith(f"{name}/")}
+        estimate = mean(bd_rate(c[FLOAT], c[INTEGER]) for c in curves.values())
+        complete = all(OURS in measured[key].curves for key in curves) if curves.keys() <= measured.keys() else False
+        bytes_real = mean(bd_rate(c[FLOAT], measured[key].curves[OURS]) for key, c in curves.items()) if complete else None
+        sets[name] = {"integer_estimate": round(estimate, 5), "real_bytes": None if bytes_real is None else round(bytes_real, 5)}
+    return {"schema": 1, "codec_hash": codec_hash, "sets": sets}
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rd_float", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=ROOT / "weights" / "rover-m")
@@ -66,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         curves = {FLOAT: codec.points(picture, False), INTEGER: codec.points(picture, True)}
         results.images[image.key] = ImageResults(picture.shape[1], picture.shape[0], pixel_hash(picture), curves)
     save(options.out, results)
+    write_json(options.out.with_name(GAP_FILE), gap(results, codec.codec_hash, options.out.with_name("rd_remac.json")))
     return 0
 
 

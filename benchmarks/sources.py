@@ -39,6 +39,7 @@ SOURCES: Mapping[str, Source] = {
     "corruption": Source("corruption.json", _own),
     "encoder": Source("encoder.json", _own),
     "example": Source("example.json", _own),
+    "float-gap": Source("float_gap.json", _own),
     "training": Source("training.json", lambda content: None),
 }
 

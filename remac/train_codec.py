@@ -294,7 +294,8 @@ def main(arguments: list[str]) -> int:
         print(f"remac: {error}", file=sys.stderr)
         return 2
     run.folder.mkdir(parents=True, exist_ok=True)
-    config = {"codec": asdict(run.codec), "train": asdict(run.train), "rate": asdict(RATE), "processes": run.processes, "device": run.device}
+    config = {"codec": asdict(run.codec), "train": asdict(run.train), "rate": asdict(RATE), "processes": run.processes, "device": run.device,
+              "command": " ".join(["python -m remac.train_codec", *arguments])}
     write_atomically(run.folder / "config.json", lambda path: path.write_text(json.dumps(config, indent=1)))
     rendezvous = str((run.folder / f"rendezvous.{os.getpid()}").resolve())
     if run.processes > 1:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from remac.data import DataMissing, data_folder, load_picture, picture_paths
 from remac.train_codec import write_atomically
 
 
@@ -29,23 +30,29 @@ def stage(run: Path) -> dict[str, Any]:
     last = torch.load(run / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
     train, rate = config["train"], config["rate"]
     settings = {key: train[key] for key in ("batch", "patch", "learning_rate", "noisy", "least_rounding") if key in train}
-    return {"stage": train["stage"], "steps": last["step"], "planned_steps": train["steps"], "seconds": round(last["seconds"]),
-            "processes": config["processes"], "device": config["device"], "lambda": [rate["lambda_low"], rate["lambda_high"]],
-            "latents": config["codec"]["latents"], **settings}
+    return {"stage": train["stage"], "command": config["command"], "hardware": f"{config['device']}, {processor()}", "steps": last["step"],
+            "planned_steps": train["steps"], "seconds": round(last["seconds"]), "processes": config["processes"],
+            "lambda": [rate["lambda_low"], rate["lambda_high"]], "latents": config["codec"]["latents"], **settings}
+
+
+def pictures(data: Path) -> str:
+    """What the training pictures are, in words."""
+    sizes = [load_picture(path).shape[:2] for path in picture_paths(data / "train")]
+    return f"{len(sizes)} pictures of the folder train, {sum(h * w for h, w in sizes) / 1e6:.1f} megapixels (docs/data.md)"
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m remac.training_record", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--profile", default="rover-m")
+    parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     try:
-        stages = [stage(run) for run in options.runs]
-    except (OSError, ValueError, KeyError) as error:
-        print(f"remac: not a training run: {error}", file=sys.stderr)
+        record = {"schema": 1, "profile": options.profile, "data": pictures(data_folder(options.data)), "stages": [stage(run) for run in options.runs]}
+    except (OSError, ValueError, KeyError, DataMissing) as error:
+        print(f"remac: cannot record: {error}", file=sys.stderr)
         return 1
-    record = {"schema": 1, "profile": options.profile, "hardware": processor(), "hours": round(sum(s["seconds"] for s in stages) / 3600, 2), "stages": stages}
     write_atomically(options.out, lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
     return 0
 
