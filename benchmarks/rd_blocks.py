@@ -160,7 +160,8 @@ def references(sources: Sources) -> str:
 
 def float_gap(sources: Sources) -> str:
     """What the integers cost against the same weights in float."""
-    rows = [(SET_TITLES[name], percent(entry["integer_estimate"]), percent(entry["real_bytes"])) for name, entry in sources["float-gap"]["sets"].items()]
+    sets = sources["float-gap"]["sets"]
+    rows = [(SET_TITLES[name], percent(entry["integer_estimate"]), percent(entry["real_bytes"])) for name, entry in sets.items()]
     return table(("BD-rate against float mode, estimated bits", "integer mode, estimated bits", "real bytes, headers included"), rows)
 
 

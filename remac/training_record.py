@@ -49,7 +49,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     try:
-        record = {"schema": 1, "profile": options.profile, "data": pictures(data_folder(options.data)), "stages": [stage(run) for run in options.runs]}
+        stages = [stage(run) for run in options.runs]
+        record = {"schema": 1, "profile": options.profile, "data": pictures(data_folder(options.data)), "stages": stages}
     except (OSError, ValueError, KeyError, DataMissing) as error:
         print(f"remac: cannot record: {error}", file=sys.stderr)
         return 1
