@@ -42,7 +42,8 @@ def pictures(data: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m remac.training_record", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m remac.training_record", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--profile", default="rover-m")
     parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
