@@ -91,14 +91,14 @@ class Decoder:
 
     def _path(self, header: packets.StreamHeader) -> EntropyPath:
         network, bank = self.model.network, self.model.bank
-        if not network.hash.startswith(header.codec_hash):
+        if header.codec_tag != network.hash[:4]:
             raise WrongModel(f"the stream was made with codec {header.codec_hash.hex()}, the model in {self.model.folder} is "
                              f"{network.hash.hex()}: name the right model folder with --model")
         if header.reference_kind == 0:
             return EntropyPath(network, self.backend, None, None)
         if header.reference_kind != 1:
             raise UnsupportedStream("the stream refers to an earlier image, which this version cannot decode: use a newer remac")
-        if bank is None or not bank.hash.startswith(header.bank_hash):
+        if bank is None or bank.hash[:4] != header.bank_tag:
             found = f"has {bank.hash.hex()}" if bank else f"has none ({self.model.bank_problem})"
             raise WrongModel(f"the stream needs the reference bank {header.bank_hash.hex()}, the model {found}: put it into {self.model.folder}")
         if header.semantic == NO_REFERENCE:
