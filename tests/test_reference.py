@@ -314,8 +314,8 @@ def test_escapes_beyond_the_limits_are_corrupt() -> None:
 
 
 def test_lanes_follow_the_number_of_symbols() -> None:
-    for n in (0, 1, 4095, 4096, 8191, 8192, 8193, 16383, 16384, 262143, 262144, 10 ** 7):
-        assert reference.lanes_log2_for(n) == min(max(math.floor(math.log2(max(n, 1) / 4096)), 0), 6)
+    for n in (0, 1, 32767, 32768, 65535, 65536, 65537, 131071, 131072, 2097151, 2097152, 10 ** 7):
+        assert reference.lanes_log2_for(n) == min(max(math.floor(math.log2(max(n, 1) / 32768)), 0), 6)
 
 
 # ---- the whole

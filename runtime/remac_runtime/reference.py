@@ -213,7 +213,7 @@ def tables_of(tables: Tables) -> list[Table]:
 
 
 def lanes_log2_for(n: int) -> int:
-    """6.2: clamp(floor(log2(max(n, 1) / 4096)), 0, 6)."""
+    """6.2: clamp(floor(log2(max(n, 1) / 32768)), 0, 6)."""
     return min(max((n // ENCODER_SYMBOLS_PER_LANE).bit_length() - 1, 0), ENCODER_LANES_LOG2_MAX)
 
 
