@@ -49,6 +49,7 @@ figures: $(STAMP)
 	mv $(RESULTS)/encoder.json.tmp $(RESULTS)/encoder.json
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.corruption
+	$(BIN)/python -m benchmarks.bit_exact
 	$(BIN)/python -m benchmarks.example
 	$(BIN)/python -m benchmarks.rd_remac
 	$(BIN)/python -m benchmarks.rd_remac --variant noref

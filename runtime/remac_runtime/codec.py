@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from remac_runtime import arithmetic, images, packets, rans, references
 from remac_runtime.analysis import Analysed, analyse, strip_height
-from remac_runtime.backends import open_backend
+from remac_runtime.backends import Backend, open_backend
 from remac_runtime.decoding import Decoded, Decoder, LossReport
 from remac_runtime.entropy_path import Batch, EntropyPath, band_slices
 from remac_runtime.errors import BadInput
@@ -56,15 +56,17 @@ class _Prepared:
 
 
 class Encoder:
-    """Encodes pictures with one model. Use as a context manager, or call close()."""
+    """Encodes pictures with one model. Use as a context manager, or call close(). A `backend` that is open already is left open."""
 
-    def __init__(self, model: Model, backend: str | None = None, threads: int = 1) -> None:
+    def __init__(self, model: Model, backend: Backend | str | None = None, threads: int = 1) -> None:
         self.model = model
-        self.backend = open_backend(backend, model.folder, model.network, threads)
+        self.owned = not isinstance(backend, Backend)
+        self.backend = backend if isinstance(backend, Backend) else open_backend(backend, model.folder, model.network, threads)
         self.combined = rans.combine(model.network)
 
     def close(self) -> None:
-        self.backend.close()
+        if self.owned:
+            self.backend.close()
 
     def __enter__(self) -> Encoder:
         return self

@@ -53,8 +53,8 @@ class Decoder:
 
     def __init__(self, model: Model, backend: Backend | str | None = None, threads: int = 1) -> None:
         self.model = model
-        self.owned = backend is None or isinstance(backend, str)
-        self.backend = open_backend(backend, model.folder, model.network, threads) if backend is None or isinstance(backend, str) else backend
+        self.owned = not isinstance(backend, Backend)
+        self.backend = backend if isinstance(backend, Backend) else open_backend(backend, model.folder, model.network, threads)
         self.combined = rans.combine(model.network)
         self.ground = GroundDecoder(model, threads)
 
