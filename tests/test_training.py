@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from calibration import freeze, integer_network, tables
+from calibration import freeze, integer_network, tables, thaw
 from remac.codec import Analysed, Codec, context_taps
 from remac.config import PROFILES, CodecConfig, RateConfig, TrainConfig
 from remac.integer import activation_ranges, prepare
@@ -152,6 +152,16 @@ def test_stages_follow_each_other(pictures: Path, tmp_path: Path) -> None:
     after = trained(run_for(tmp_path / "decoder", pictures, "decoder", tmp_path / "quantised" / "checkpoint.pt", steps=2)).model.state_dict()
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed and all(name.startswith("decoder.") for name in changed)
+
+
+def test_training_goes_on_from_shipped_weights(integer_codec: Codec, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROFILES, "tiny", TINY)
+    write_network(integer_codec, tmp_path)
+    save_codec(integer_codec, tmp_path / CODEC_FILE)
+    assert thaw.main([str(tmp_path), "--out", str(tmp_path / "start.pt")]) == 0
+    trainer = trained(run_for(tmp_path / "run", pictures, "quantised", tmp_path / "start.pt", steps=1))
+    assert trainer.step == 1 and trainer.model.integer
+    assert thaw.main([str(tmp_path / "nothing"), "--out", str(tmp_path / "no.pt")]) == 1 and not (tmp_path / "no.pt").exists()
 
 
 def test_learning_rate_warms_up_holds_and_decays() -> None:

@@ -1,0 +1,38 @@
+"""Make the shipped weights trainable again: `python -m calibration.thaw weights/rover-m --out runs/start.pt`.
+
+The checkpoint starts a run with `python -m remac.train_codec --stage quantised --start runs/start.pt --out RUN` (or the decoder stage), here or on
+another machine (`python -m remac.gpu_bundle --start runs/start.pt`).
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from calibration.integer_network import shipped_codec
+from remac.config import RATE
+from remac.train_codec import write_atomically
+from remac_runtime.errors import RemacError
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m calibration.thaw", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path, help="folder with network.rmn and codec.safetensors")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    try:
+        codec = shipped_codec(options.weights)
+    except (RemacError, OSError) as error:
+        print(f"remac: {error}", file=sys.stderr)
+        return 1
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    state = {"stage": "quantised", "rate": asdict(RATE), "model": codec.state_dict()}
+    write_atomically(options.out, lambda path: torch.save(state, path))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
