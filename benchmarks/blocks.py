@@ -6,8 +6,22 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from benchmarks.rd import PEER_TITLES, SET_TITLES
-from benchmarks.rd_blocks import OURS, complete, curve, float_gap, images, limits, measured_sets, pairs, plot, rate_distortion, references
+from benchmarks.rd_blocks import (
+    OURS,
+    complete,
+    curve,
+    float_gap,
+    images,
+    limits,
+    measured_sets,
+    pairs,
+    plot,
+    rate_distortion,
+    rate_ranges,
+    references,
+)
 from benchmarks.sources import MISSING, NotMeasuredError, Sources, mebibytes, number, percent, share, table
+from benchmarks.summary import ANCHOR_QUALITIES
 
 Block = Callable[[Sources], str]
 STAGES: Mapping[str, tuple[str, ...]] = {        # layers as FORMAT 4.2 names them
@@ -45,7 +59,9 @@ def _headline_rate(sources: Sources) -> str:
         best = min((rate, peer) for peer, rate in rivals.items() if rate is not None)
         parts.append(f"**{percent(entry['codecs'][OURS]['bd_rate_mean'])}** on {entry['images']} pictures ({SET_TITLES[name]}; "
                      f"the best classical codec: {PEER_TITLES[best[1]]}, {percent(best[0])})")
-    return "Bytes against JPEG 4:2:0 at equal PSNR: " + ", ".join(parts) + "."
+    low, high = ANCHOR_QUALITIES
+    return (f"Bytes against JPEG 4:2:0 at equal PSNR, JPEG qualities {low} to {high} (the range matters, see [below](#rate-and-distortion)): "
+            + ", ".join(parts) + ".")
 
 
 def _headline_cost(sources: Sources) -> str:
@@ -217,7 +233,7 @@ def sample_points(sources: Sources) -> str:
 BLOCKS: Mapping[str, Block] = {
     "headline": headline, "example": example, "pictures": pictures,
     "rd": rate_distortion, "rd-plot": plot, "rd-pairs": pairs, "rd-curve": curve, "rd-images": images, "references": references, "limits": limits,
-    "float-gap": float_gap,
+    "float-gap": float_gap, "rd-ranges": rate_ranges,
     "macs": macs, "speed": speed, "checks": checks, "corruption": corruption, "corruption-kinds": corruption_kinds,
     "training": training, "files": files, "sample-points": sample_points,
 }

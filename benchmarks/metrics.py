@@ -78,15 +78,17 @@ def front(curve: Sequence[RDPoint]) -> Front:
 def bd_rate(anchor: Sequence[RDPoint], test: Sequence[RDPoint], within_db: tuple[float, float] = (-math.inf, math.inf)) -> float:
     """BD-rate of `test` against `anchor` as a fraction (-0.4: 40 % fewer bytes), over the part of `within_db` that both cover.
 
-    NaN where the intervals do not overlap or one of the curves has fewer than two points in the overlap. The order of the points
-    does not matter.
+    NaN where the intervals do not overlap or one of the curves has fewer than two points in the overlap; `within_db` only cuts
+    what is averaged. The order of the points does not matter.
     """
     a, t = front(anchor), front(test)
     if min(a.psnr_db.size, t.psnr_db.size) < MIN_POINTS:
         return math.nan
-    low = float(max(a.psnr_db[0], t.psnr_db[0], within_db[0]))
-    high = float(min(a.psnr_db[-1], t.psnr_db[-1], within_db[1]))
-    if low >= high or min(a.inside(low, high), t.inside(low, high)) < MIN_POINTS:
+    low, high = float(max(a.psnr_db[0], t.psnr_db[0])), float(min(a.psnr_db[-1], t.psnr_db[-1]))
+    if min(a.inside(low, high), t.inside(low, high)) < MIN_POINTS:
+        return math.nan
+    low, high = max(low, within_db[0]), min(high, within_db[1])
+    if low >= high:
         return math.nan
     difference = float(t.interpolator().integrate(low, high) - a.interpolator().integrate(low, high))
     return math.expm1(difference / (high - low))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.store import RESULTS, SCHEMA, Results, ResultsError, load, merge, write_json
-from benchmarks.summary import ANCHOR, OPERATING_QUALITY, RIVAL, CodecSummary, QualityMean, SetSummary, mean, summarise
+from benchmarks.summary import ANCHOR, OPERATING_QUALITY, RIVAL, CodecSummary, QualityMean, SetSummary, mean, ranges, summarise
 
 SET_TITLES = {"test": "Curiosity, test crops", "frames": "Perseverance frames", "val": "Curiosity, validation crops"}
 PEER_TITLES = {"jpeg420": "JPEG 4:2:0", "jpeg444": "JPEG 4:4:4", "webp": "WebP m6", "jpeg2000": "JPEG 2000", "avif444": "AVIF s4 4:4:4",
@@ -57,7 +57,10 @@ def summary_to_json(summaries: Mapping[str, SetSummary], ours: Sequence[str], re
     for set_name, summary in summaries.items():
         codecs = {name: codec_to_json(codec, name in ours) for name, codec in summary.codecs.items()}
         sets[set_name] = {"images": summary.images, "codecs": codecs}
-    return {"schema": SCHEMA, "anchor": ANCHOR, "environment": {"versions": results.versions, "codecs": results.codecs}, "sets": sets}
+    by_range = {name: {span: {codec: _number(rate) for codec, rate in rates.items()} for span, rates in spans.items()}
+                for name, spans in ranges(results).items()}
+    environment = {"versions": results.versions, "codecs": results.codecs}
+    return {"schema": SCHEMA, "anchor": ANCHOR, "environment": environment, "sets": sets, "ranges": by_range}
 
 
 def _percent(value: float) -> str:

@@ -158,6 +158,19 @@ def references(sources: Sources) -> str:
                       f"With references against without them, same model: {gains}."])
 
 
+def rate_ranges(sources: Sources) -> str:
+    """How the mean BD-rates depend on the range of JPEG qualities they are taken over."""
+    sets, spans = measured_sets(sources), sources["rd"]["ranges"]
+    names = [name for name in _shown(sets) if name not in (ANCHOR, UNREFERENCED)]
+    rows = [(f"{SET_TITLES[set_name]}, q{span}", *(percent(rates.get(name)).removesuffix(" %") for name in names))
+            for set_name in sets for span, rates in spans[set_name].items()]
+    own = {name: [rates[OURS] for rates in spans[name].values() if rates[OURS] is not None] for name in sets}
+    best = all(rates[0] <= min(rates) for rates in own.values())
+    return "\n".join([table(("JPEG qualities", *(f"{SHORT[name]}, %" for name in names)), rows), "",
+                      "The first range of each set is the one used everywhere else. It was chosen after results had been seen (why: "
+                      f"`benchmarks/summary.py`){', and it is the kindest of these to remac' if best else ''}: read its figures with the others."])
+
+
 def float_gap(sources: Sources) -> str:
     """What the integers cost against the same weights in float."""
     sets = sources["float-gap"]["sets"]

@@ -114,6 +114,7 @@ def test_bd_rate_within_limits_is_that_of_the_part() -> None:
     """Crossing lines differ by 0.03 decades a dB, so the mean lies in the middle of the part."""
     anchor, test = line(20, 40, points=21, decades_per_db=0.05), line(20, 40, points=21, decades_per_db=0.08)
     assert bd_rate(anchor, test, (25.5, 30.5)) == pytest.approx(10 ** (0.03 * 28) - 1, rel=1e-12)
+    assert bd_rate(anchor, test, (28.25, 28.75)) == pytest.approx(10 ** (0.03 * 28.5) - 1, rel=1e-9)     # between two points
     assert math.isnan(bd_rate(anchor, test, (41.0, 50.0)))
 
 
