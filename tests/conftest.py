@@ -3,8 +3,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import onnx
+
+    from remac_runtime.model import Model
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")   # before torch is imported: its threads spin at barriers when the machine is busy
 
@@ -19,6 +25,27 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small_model")
     write_small_model(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The small random model with its exported graphs, in a folder of the module's own. Modules that need another one define it."""
+    from small_network import write_small_model
+
+    from export import to_onnx
+    from remac_runtime.model import load_model
+    from remac_runtime.network import read_network
+    folder = tmp_path_factory.mktemp("export")
+    write_small_model(folder)
+    to_onnx.export_graphs(read_network(folder / "network.rmn"), folder)
+    return load_model(folder)
+
+
+@pytest.fixture(scope="module")
+def graphs(model: Model) -> dict[str, onnx.ModelProto]:
+    """The exported graphs of `model` as read back."""
+    from export import onnx_checks
+    return onnx_checks.read_graphs(model.folder)
 
 
 @pytest.fixture(scope="session")

@@ -23,20 +23,6 @@ from remac_runtime.topology import GRAPHS
 Models = dict[str, onnx.ModelProto]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    from small_network import write_small_model
-    folder = tmp_path_factory.mktemp("export")
-    write_small_model(folder)
-    to_onnx.export_graphs(read_network(folder / "network.rmn"), folder)
-    return load_model(folder)
-
-
-@pytest.fixture(scope="module")
-def graphs(model: Model) -> Models:
-    return onnx_checks.read_graphs(model.folder)
-
-
 # ---- the exporter
 
 def test_files_pass_every_check(model: Model) -> None:

@@ -15,24 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from export import onnx_checks, to_onnx
 from remac_runtime.errors import BadNetwork
 from remac_runtime.format import LATENT_OFFSET
-from remac_runtime.model import Model, load_model
-from remac_runtime.network import Network, read_network
+from remac_runtime.model import Model
+from remac_runtime.network import Network
 
 Models = dict[str, onnx.ModelProto]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    from small_network import write_small_model
-    folder = tmp_path_factory.mktemp("export")
-    write_small_model(folder)
-    to_onnx.export_graphs(read_network(folder / "network.rmn"), folder)
-    return load_model(folder)
-
-
-@pytest.fixture(scope="module")
-def graphs(model: Model) -> Models:
-    return onnx_checks.read_graphs(model.folder)
 
 
 def failed(models: Models, network: Network) -> list[str]:
