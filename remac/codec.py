@@ -188,7 +188,7 @@ class Codec(nn.Module):
         self.config = config
         self.analysis = Analysis(config)
         self.entropy = EntropyParameters(config)
-        self.decoder = RefDecoder(config)
+        self.decoder = RefDecoder(config.decoder, config.latents)
         self.bits = LatentBits(config.hyper)
         self.integer = False
         self.log_gain = nn.Parameter(torch.zeros(RATE.gain_knots, config.latents))

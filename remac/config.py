@@ -8,6 +8,24 @@ PIXEL_UNIT = 128.0      # float mode sees (pixel - PIXEL_OFFSET) / PIXEL_UNIT
 
 
 @dataclass(frozen=True)
+class DecoderConfig:
+    """Widths and depths of a ground decoder g_s. What it decodes records its name and version."""
+
+    name: str
+    widths: tuple[int, int, int, int]     # channels at 1/32, 1/16, 1/8, 1/4
+    blocks: tuple[int, int, int, int]     # residual blocks at each of them
+    half: int = 0                         # channels of a last stage at 1/2; 0: none, and no texture below 1/8
+    half_blocks: int = 0
+    version: int = 1
+
+
+MODERATE = DecoderConfig("moderate", (256, 192, 128, 64), (2, 2, 2, 1))
+SMALL = DecoderConfig("small", (192, 128, 96, 48), (2, 2, 2, 1))
+DEEP = DecoderConfig("deep", (256, 192, 128, 64), (2, 3, 8, 10), half=32, half_blocks=4, version=2)
+DECODERS = {config.name: config for config in (MODERATE, SMALL, DEEP)}
+
+
+@dataclass(frozen=True)
 class CodecConfig:
     """Widths of the REMAC codec. Channel counts are multiples of 16, which is what 8-bit convolution kernels like."""
 
@@ -23,13 +41,13 @@ class CodecConfig:
     side: int            # h_s, output at 1/32
     reference: int       # channels of the features fetched from the reference latents
     entropy: int         # hidden channels of each phase of the entropy parameters
-    decoder: tuple[int, int, int, int] = (256, 192, 128, 64)   # g_s channels at 1/32, 1/16, 1/8, 1/4
+    decoder: DecoderConfig = MODERATE
 
 
 ROVER_M = CodecConfig("rover-m", stem=128, body=128, deep=192, latents=304, context=256, hyper_hidden=128, hyper=64,
                       side_hidden=128, side=192, reference=64, entropy=256)
 ROVER_S = CodecConfig("rover-s", stem=64, body=64, deep=64, latents=128, context=96, hyper_hidden=64, hyper=32,
-                      side_hidden=64, side=64, reference=32, entropy=96, decoder=(192, 128, 96, 48))
+                      side_hidden=64, side=64, reference=32, entropy=96, decoder=SMALL)
 PROFILES = {config.name: config for config in (ROVER_M, ROVER_S)}
 
 
@@ -71,6 +89,6 @@ class TrainConfig:
 
 STAGES = {
     "float": TrainConfig(),
-    "quantised": TrainConfig("quantised", steps=11_000, learning_rate=3e-4, hold=0.3, noisy=0.0, seed=2),
-    "decoder": TrainConfig("decoder", steps=6000, learning_rate=2e-4, hold=0.2, noisy=0.0, least_rounding=0.4, seed=3),
+    "quantised": TrainConfig("quantised", steps=11_000, learning_rate=3e-4, hold=0.3, noisy=0.0, least_rounding=0.42, seed=2),
+    "decoder": TrainConfig("decoder", steps=6000, learning_rate=2e-4, hold=0.2, noisy=0.0, least_rounding=0.42, seed=3),
 }

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from remac.hardware import with_hardware
+
 SUFFIXES = (".png", ".jpg", ".webp")
+HARDWARE_SHARE = 0.15          # of the augmented patches
 DATA_VARIABLE = "REMAC_DATA"
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "mars"
 
@@ -70,6 +73,8 @@ class PatchSampler:
         if rng.random() < 0.15:
             crop = crop[::-1]
         x = torch.from_numpy(crop.copy()).permute(2, 0, 1).float()
+        if self.augment and rng.random() < HARDWARE_SHARE:
+            x = with_hardware(x, rng)
         return augmented(x, rng) if self.augment and rng.random() < 0.5 else x
 
 

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from remac.codec import Analysed, Codec, References
-from remac.config import PIXEL_UNIT, PROFILES, RATE, STAGES, CodecConfig, RateConfig, TrainConfig
+from remac.config import DECODERS, PIXEL_UNIT, PROFILES, RATE, STAGES, CodecConfig, RateConfig, TrainConfig
 from remac.data import DataMissing, PatchSampler, data_folder, load_picture, picture_paths
 from remac.integer import activation_ranges, prepare, set_integer
 from remac.layers import space_to_depth
@@ -36,8 +36,10 @@ LOG_EVERY = 50
 EXAMPLES = """examples:
   python -m remac.train_codec --out runs/float --processes 2
   python -m remac.train_codec --stage quantised --start runs/float/checkpoint.pt --out runs/quantised --processes 2
-  python -m remac.train_codec --stage decoder --start runs/quantised/checkpoint.pt --out runs/decoder --processes 2"""
+  python -m remac.train_codec --stage decoder --start runs/quantised/checkpoint.pt --out runs/decoder --processes 2
+  python -m remac.train_codec --stage decoder --decoder deep --start runs/quantised/checkpoint.pt --out runs/deep"""
 LATER_TENSORS = ("decoder.texture.", "context_shift", "rounding")      # a float checkpoint may lack them
+DEEPER_TENSORS = ("decoder.low.", "decoder.at", "decoder.to2.", "decoder.out2.")     # a moderate decoder lacks some of these
 POOL_PATCHES, REFERENCE_SEED = 48, 7
 
 
@@ -72,6 +74,17 @@ def write_atomically(path: Path, write: Any) -> None:
     temporary = path.with_name(path.name + ".tmp")
     write(temporary)
     os.replace(temporary, path)
+
+
+def load_weights(model: Codec, state: dict[str, Tensor]) -> list[str]:
+    """Load a checkpoint's tensors; returns names that do not belong. What a deeper decoder has besides keeps its start, which adds nothing."""
+    value = "decoder.texture.value."
+    ours = model.state_dict()
+    grown = {name: torch.cat([tensor, ours[name][len(tensor):]]) if name.startswith(value) and len(tensor) < len(ours[name]) else tensor
+             for name, tensor in state.items()}
+    missing, unexpected = model.load_state_dict(grown, strict=False)
+    later = (*LATER_TENSORS, *DEEPER_TENSORS)
+    return [name for name in missing if not name.startswith(later)] + [name for name in unexpected if not name.startswith(LATER_TENSORS)]
 
 
 def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
@@ -136,8 +149,7 @@ class Trainer:
             self.model.start_from_pca(blocks.permute(0, 2, 3, 1).reshape(-1, 768).to(self.run.device))
             return
         state = torch.load(source, map_location=self.run.device, weights_only=True)
-        missing, unexpected = self.model.load_state_dict(state["model"], strict=False)
-        foreign = [name for name in (*missing, *unexpected) if not name.startswith(LATER_TENSORS)]
+        foreign = load_weights(self.model, state["model"])
         if foreign:
             raise SystemExit(f"remac: {source} is not of this profile (first foreign tensor: {foreign[0]})")
         rate = RateConfig(**state["rate"])
@@ -274,6 +286,7 @@ def parse(arguments: list[str]) -> Run:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished one is resumed")
     parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
     parser.add_argument("--stage", choices=sorted(STAGES), default="float", help="float, then quantised, then decoder")
+    parser.add_argument("--decoder", choices=sorted(DECODERS), help="ground decoder (default: the profile's)")
     parser.add_argument("--steps", type=int, help="length of the schedule")
     parser.add_argument("--batch", type=int, help="patches per process and step")
     parser.add_argument("--set", metavar="FIELD=NUMBER", action="append", default=[], help="any other number of TrainConfig, e.g. learning_rate=2e-4")
@@ -283,7 +296,10 @@ def parse(arguments: list[str]) -> Run:
     options = parser.parse_args(arguments)
     changed: dict[str, Any] = {key: value for key, value in (("steps", options.steps), ("batch", options.batch)) if value is not None}
     changed.update(setting(text, parser) for text in options.set)
-    return Run(PROFILES[options.profile], replace(STAGES[options.stage], **changed), options.out, data_folder(options.data), options.processes,
+    codec = PROFILES[options.profile]
+    if options.decoder:
+        codec = replace(codec, decoder=DECODERS[options.decoder])
+    return Run(codec, replace(STAGES[options.stage], **changed), options.out, data_folder(options.data), options.processes,
                options.device, options.start)
 
 

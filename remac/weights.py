@@ -13,12 +13,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from remac.codec import Codec, merge_phases
-from remac.config import PROFILES
+from remac.config import DECODERS, PROFILES, DecoderConfig
+from remac.decoder import RefDecoder
 from remac.integer import set_integer
 from remac.layers import IntegerConv
+from remac_runtime.errors import BadNetwork
 from remac_runtime.format import LATENT_OFFSET
 
 CODEC_FILE = "codec.safetensors"
+DECODER_FILES = "decoder-{}.safetensors"   # decoders beside the one that the codec was trained with, by name
 FRACTION = "fraction"
 KEPT_HALF = ("decoder.linear",)        # the linear path carries the picture at high rates: half precision, not 8 bits
 _INT8_MAX = 127
@@ -113,6 +116,36 @@ class GroundModule(torch.nn.Module):
         return torch.round(pixels.clamp(0, 255))[0].permute(1, 2, 0).to(torch.uint8)
 
 
-def load_ground(folder: Path) -> GroundModule:
-    """The ground decoder of a weights folder, float32, evaluation mode."""
-    return GroundModule(load_codec(folder, {})).eval()
+def ground_decoders(folder: Path) -> list[DecoderConfig]:
+    """The decoders that a weights folder holds, the codec's own first."""
+    with safe_open(folder / CODEC_FILE, "pt") as file:
+        own = PROFILES[file.metadata()["profile"]].decoder
+    others = [config for config in DECODERS.values() if config != own and (folder / DECODER_FILES.format(config.name)).exists()]
+    return [own, *others]
+
+
+def save_decoder(decoder: RefDecoder, folder: Path, codec_hash: str) -> Path:
+    """Write `folder`/decoder-NAME.safetensors: a decoder for streams of the codec with this hash (hex)."""
+    path = folder / DECODER_FILES.format(decoder.config.name)
+    tensors: dict[str, Tensor] = {}
+    for name, value in decoder.state_dict().items():
+        tensors.update(_packed(f"decoder.{name}", value.detach().cpu()))
+    temporary = path.with_name(path.name + ".tmp")
+    save_file({name: value.contiguous() for name, value in tensors.items()}, temporary,
+              {"decoder": decoder.config.name, "version": str(decoder.config.version), "codec": codec_hash})
+    temporary.replace(path)
+    return path
+
+
+def load_ground(folder: Path, name: str | None = None) -> GroundModule:
+    """A ground decoder of a weights folder, float32, evaluation mode; by default the one that the codec was trained with. Raises BadNetwork."""
+    codec = load_codec(folder, {})
+    if name is not None and name != codec.config.decoder.name:
+        path = folder / DECODER_FILES.format(name)
+        if not path.exists():
+            raise BadNetwork(f"{path}: no such decoder; {folder} holds {', '.join(config.name for config in ground_decoders(folder))}")
+        codec.decoder = RefDecoder(DECODERS[name], codec.config.latents)
+        with safe_open(path, "pt") as file:
+            state = unpacked({key: file.get_tensor(key) for key in file.keys()})   # noqa: SIM118  (not a mapping)
+        codec.decoder.load_state_dict({key.removeprefix("decoder."): value for key, value in state.items()})
+    return GroundModule(codec).eval()

@@ -75,7 +75,7 @@ def widen(codec: Codec, config: CodecConfig, patches: Tensor) -> Codec:
                           f"{name}.shift": layer.shift.median().expand(extra)})
     state.update({name: torch.cat([state[name], value]) for name, value in added.items()})
     state["log_gain"] = torch.cat([state["log_gain"], state["log_gain"].mean(1, keepdim=True).expand(-1, extra)], 1)
-    state["decoder.entry.weight"] = torch.cat([state["decoder.entry.weight"], torch.zeros(config.decoder[1], extra, 3, 3)], 1)
+    state["decoder.entry.weight"] = torch.cat([state["decoder.entry.weight"], torch.zeros(config.decoder.widths[1], extra, 3, 3)], 1)
     state["decoder.linear.weight"] = torch.cat([state["decoder.linear.weight"], decode[:, :, None, None]], 1)
     weight = state["entropy.reference.weight"].reshape(config.reference, len(PHASES), old)
     state["entropy.reference.weight"] = torch.nn.functional.pad(weight, (0, extra)).reshape(config.reference, -1, 1, 1)

@@ -13,22 +13,23 @@ pytest.importorskip("torch")
 
 import torch
 
-from calibration import freeze, integer_network, tables, thaw
+from calibration import decoder, freeze, integer_network, tables, thaw
 from remac.codec import Analysed, Codec, context_taps
-from remac.config import PROFILES, CodecConfig, RateConfig, TrainConfig
-from remac.integer import activation_ranges, prepare
+from remac.config import PROFILES, CodecConfig, DecoderConfig, RateConfig, TrainConfig
+from remac.integer import activation_ranges, prepare, set_integer
 from remac.quantise import IntegerQuantiser, dead_zone_rounding
-from remac.train_codec import Run, Trainer, learning_rate
+from remac.train_codec import Run, Trainer, learning_rate, load_weights
 from remac.weights import CODEC_FILE, rover_layers, save_codec
 from remac.widen import widen
 from remac_runtime import arithmetic
 from remac_runtime.analysis import analyse
 from remac_runtime.backends import open_backend
 from remac_runtime.entropy_path import EntropyPath
+from remac_runtime.errors import BadNetwork
 from remac_runtime.format import LATENT_OFFSET, PHASES, QUALITIES
 
 TINY = CodecConfig("tiny", stem=16, body=16, deep=32, latents=32, context=16, hyper_hidden=16, hyper=16, side_hidden=16, side=32, reference=16,
-                   entropy=32, decoder=(32, 32, 16, 16))
+                   entropy=32, decoder=DecoderConfig("tiny", (32, 32, 16, 16), (1, 1, 1, 1)))
 
 
 def picture(seed: int, height: int = 256, width: int = 256) -> np.ndarray:
@@ -216,3 +217,28 @@ def test_shipped_weights_rebuild_the_codec(integer_codec: Codec, tmp_path: Path,
     with torch.no_grad():
         mine, theirs = (codec.decoder(y, knots, codec.latent_norm) for codec in (integer_codec, again))
     assert (mine - theirs).abs().max() < 0.02 * (mine - mine.mean()).abs().max()
+
+
+def test_deep_decoder_starts_as_the_moderate_one(integer_codec: Codec, tmp_path: Path) -> None:
+    deeper = DecoderConfig("tiny-deep", TINY.decoder.widths, (2, 2, 3, 2), half=16, half_blocks=1)
+    deep = Codec(replace(TINY, decoder=deeper))
+    assert load_weights(deep, integer_codec.state_dict()) == []
+    torch.manual_seed(1)
+    y, texture, knots = torch.randn(1, 32, 8, 10), torch.randn(1, 32, 16, 16), integer_codec.knots(torch.tensor([30.0]))
+    with torch.no_grad():
+        mine, theirs = (codec.decoder(y, knots, codec.latent_norm, texture, torch.ones(1)) for codec in (integer_codec, deep))
+    torch.testing.assert_close(theirs, mine)
+    assert load_weights(deep, {**integer_codec.state_dict(), "analysis.other": y}) == ["analysis.other"]
+    assert load_weights(deep, {key: value for key, value in integer_codec.state_dict().items() if key != "analysis.stem.weight"})
+
+
+def test_decoder_for_another_codec_is_refused(integer_codec: Codec, tmp_path: Path) -> None:
+    network = write_network(integer_codec, tmp_path)
+    decoder.check_same_rover(integer_codec, network)
+    other = Codec(TINY)
+    other.load_state_dict(integer_codec.state_dict())
+    with torch.no_grad():
+        other.analysis.body.weight.mul_(-1)
+    set_integer(other)
+    with pytest.raises(BadNetwork, match="layer body"):
+        decoder.check_same_rover(other, network)

@@ -1,0 +1,65 @@
+"""Ship a ground decoder trained on a frozen codec: `python -m calibration.decoder CHECKPOINT --out weights/rover-m`.
+
+The checkpoint is one of `python -m remac.train_codec --stage decoder --decoder NAME`. Its rover side must be, integer for integer, that of the
+network in the weights folder: a decoder for other latents is refused.
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from calibration import integer_network
+from remac.codec import Codec
+from remac.config import DECODERS, PROFILES
+from remac.integer import set_integer
+from remac.train_codec import load_weights
+from remac.weights import save_decoder
+from remac_runtime.errors import BadNetwork, RemacError
+from remac_runtime.network import Network, read_network
+
+
+def load_checkpoint(path: Path, profile: str, decoder: str) -> Codec:
+    """The codec of a checkpoint of the decoder stage. Raises BadNetwork."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    codec = Codec(replace(PROFILES[profile], decoder=DECODERS[decoder]))
+    foreign = load_weights(codec, state["model"])
+    if foreign or state.get("stage") != "decoder":
+        raise BadNetwork(f"{path}: no checkpoint of the decoder stage for {profile} with decoder {decoder} (first foreign tensor: {foreign[:1]})")
+    set_integer(codec)
+    return codec.eval()
+
+
+def check_same_rover(codec: Codec, network: Network) -> None:
+    """Raise BadNetwork where the checkpoint's integers are not those of the network file."""
+    for name, layer in integer_network.layers(codec).items():
+        theirs = network.layers[name]
+        if not all(np.array_equal(getattr(layer, part), getattr(theirs, part)) for part in ("weight", "bias", "shift")):
+            raise BadNetwork(f"layer {name} of the checkpoint differs from the network file: train the decoder on the frozen codec (thaw it)")
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m calibration.decoder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="rover-m")
+    parser.add_argument("--decoder", choices=sorted(DECODERS), default="deep")
+    parser.add_argument("--out", type=Path, required=True, help="weights folder with the network file")
+    options = parser.parse_args(arguments)
+    try:
+        codec = load_checkpoint(options.checkpoint, options.profile, options.decoder)
+        network = read_network(options.out / "network.rmn")
+        check_same_rover(codec, network)
+        path = save_decoder(codec.decoder, options.out, network.hash.hex())
+    except (RemacError, OSError) as error:
+        print(f"remac: {error}", file=sys.stderr)
+        return 1
+    print(f"{path}: {path.stat().st_size:,} bytes, for codec {network.hash.hex()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
