@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from small_network import write_small_model
 
 from export.to_onnx import export_graphs
-from remac_runtime import reference
+from remac_runtime import native, reference
 from remac_runtime.backends import BACKENDS, Backend, available_backend, numpy_backend, open_backend
 from remac_runtime.backends.numpy_backend import NumpyBackend
 from remac_runtime.backends.onnxruntime_backend import OPTIMISATION_LEVELS, OnnxRuntimeBackend
@@ -270,11 +270,19 @@ def test_engine_that_is_not_installed(engine: str, model: tuple[Path, Network], 
         open_backend(engine, *model)
 
 
-def test_fastest_backend_needs_all_graphs(model: tuple[Path, Network], tmp_path: Path) -> None:
-    assert available_backend(model[0]) == "onnxruntime"
+@pytest.mark.parametrize(("kernel", "with_graphs", "without"), [("avx512vnni", "c99", "c99"), ("avx2", "onnxruntime", "c99"),
+                                                                 ("portable", "onnxruntime", "numpy"), (None, "onnxruntime", "numpy")])
+def test_fastest_backend(kernel: str | None, with_graphs: str, without: str, model: tuple[Path, Network], tmp_path: Path,
+                         monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remac_runtime.backends.c99_backend.best_kernel", lambda network: kernel)
+    assert available_backend(*model) == with_graphs
     export_graphs(model[1], tmp_path)
     (tmp_path / "phase2.onnx").unlink()
-    assert available_backend(tmp_path) == "numpy"
+    assert available_backend(tmp_path, model[1]) == without
+
+
+def test_default_backend_without_graphs_or_extension(model: tuple[Path, Network], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "library", None)
     with open_backend(None, tmp_path, model[1]) as backend:
         assert backend.name == "numpy"
 

@@ -13,6 +13,8 @@ from remac_runtime.format import HYPER_STRIDE, LATENT_STRIDE, PAD_MULTIPLE
 HALO_ROWS = 64
 STRIP_PIXELS = 4_000_000      # pictures above it are analysed in strips of about that size unless the caller says otherwise
 
+Parts = tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]     # y, z, sums of body and of deep over the positions
+
 
 @dataclass(frozen=True)
 class Analysed:
@@ -38,20 +40,20 @@ def strip_height(strip_rows: int | None, height: int, width: int) -> int:
 
 
 def analyse(backend: Backend, pixels: NDArray[np.uint8], strip_rows: int | None = None) -> Analysed:
-    """Analyse uint8[H,W,3], `strip_rows` (rounded up to whole hyper-latents) at a time, see `strip_height`."""
-    height, width = pixels.shape[:2]
-    total = -(-height // PAD_MULTIPLE) * PAD_MULTIPLE
-    strip_rows = strip_height(strip_rows, height, width)
+    """Analyse uint8[H,W,3], `strip_rows` (rounded up to whole hyper-latents) at a time, see `strip_height`, or as the backend does it by itself."""
+    height, width = (-(-n // PAD_MULTIPLE) * PAD_MULTIPLE for n in pixels.shape[:2])
+    y, z, texture, semantic = backend.analyse(pixels) or _in_strips(backend, pixels, strip_height(strip_rows, *pixels.shape[:2]), height)
+    return Analysed(y, z, texture // (height * width // 64), semantic // (height * width // LATENT_STRIDE ** 2))
+
+
+def _in_strips(backend: Backend, pixels: NDArray[np.uint8], strip_rows: int, total: int) -> Parts:
+    """The whole picture, `total` rows with the padding."""
     step = -(-strip_rows // HYPER_STRIDE) * HYPER_STRIDE
-    parts = [_strip(backend, pixels, top, min(top + step, total), total) for top in range(0, total, step)]
-    y, z, texture, semantic = zip(*parts, strict=True)
-    positions = total * (-(-width // PAD_MULTIPLE) * PAD_MULTIPLE)
-    return Analysed(y[0] if len(y) == 1 else np.concatenate(y), z[0] if len(z) == 1 else np.concatenate(z),
-                    sum(texture) // (positions // 64), sum(semantic) // (positions // LATENT_STRIDE ** 2))
+    y, z, texture, semantic = zip(*(_strip(backend, pixels, top, min(top + step, total), total) for top in range(0, total, step)), strict=True)
+    return y[0] if len(y) == 1 else np.concatenate(y), z[0] if len(z) == 1 else np.concatenate(z), sum(texture), sum(semantic)
 
 
-def _strip(backend: Backend, pixels: NDArray[np.uint8], top: int, bottom: int, total: int) -> tuple[
-        NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+def _strip(backend: Backend, pixels: NDArray[np.uint8], top: int, bottom: int, total: int) -> Parts:
     """Rows top..bottom of the padded picture, computed with a halo that is cut off again."""
     first, last = max(top - HALO_ROWS, 0), min(bottom + HALO_ROWS, total)
     window = pixels[first:min(last, len(pixels))]

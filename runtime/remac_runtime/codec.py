@@ -109,7 +109,8 @@ class Encoder:
         params = arithmetic.quality_params(self.model.network, quality)
         payloads: list[packets.BandPayload] = []
         for batch in prepared.batches:
-            latents = np.stack([prepared.analysed.y[4 * s.start:4 * s.stop] for s in (prepared.slices[band] for band in batch.bands)])
+            first, last = prepared.slices[batch.bands[0]], prepared.slices[batch.bands[-1]]       # bands of a batch follow each other: a view does
+            latents = prepared.analysed.y[4 * first.start:4 * last.stop].reshape(len(batch.bands), -1, *prepared.analysed.y.shape[1:])
             coded = prepared.path.encode(batch, latents, params)
             for n, band in enumerate(batch.bands):
                 z = prepared.analysed.z[prepared.slices[band]]

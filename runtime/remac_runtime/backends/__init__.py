@@ -11,14 +11,22 @@ from remac_runtime.topology import GRAPHS
 
 __all__ = ["BACKENDS", "Backend", "available_backend", "open_backend"]
 
-BACKENDS = ("onnxruntime", "numpy", "torch")
+BACKENDS = ("onnxruntime", "c99", "numpy", "torch")
 
 
-def available_backend(folder: Path) -> str:
-    """The fastest backend that works here: onnxruntime if it is installed and `folder` has the graphs, else numpy, which always works."""
+def available_backend(folder: Path, network: Network) -> str:
+    """The fastest backend that works here.
+
+    That is c99 where its best kernel was measured faster than ONNX Runtime; then onnxruntime, if it is installed and `folder` has the graphs;
+    then c99 on any vector kernel; then numpy, which always works and whose float32 products beat portable C.
+    """
+    from remac_runtime.backends.c99_backend import FAST_KERNELS, best_kernel
+    kernel = best_kernel(network)
+    if kernel in FAST_KERNELS:
+        return "c99"
     if find_spec("onnxruntime") is not None and all((folder / f"{graph}.onnx").exists() for graph in GRAPHS):
         return "onnxruntime"
-    return "numpy"
+    return "numpy" if kernel in (None, "portable") else "c99"
 
 
 def open_backend(name: str | None, folder: Path, network: Network, threads: int = 1) -> Backend:
@@ -26,10 +34,13 @@ def open_backend(name: str | None, folder: Path, network: Network, threads: int 
 
     Raises RemacError if the name is unknown or its engine not installed. Missing or damaged graphs show when they are first run (BadNetwork).
     """
-    kind, _, device = (name or available_backend(folder)).partition(":")
+    kind, _, device = (name or available_backend(folder, network)).partition(":")
     if kind == "onnxruntime" and not device:
         from remac_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
         return OnnxRuntimeBackend(folder, network, threads)
+    if kind == "c99" and not device:
+        from remac_runtime.backends.c99_backend import C99Backend
+        return C99Backend(network, threads)
     if kind == "numpy" and not device:
         from remac_runtime.backends.numpy_backend import NumpyBackend
         return NumpyBackend(network)

@@ -22,13 +22,22 @@ class Backend(ABC):
     """An open engine. Use as a context manager, or call close()."""
 
     name: str
+    shifts_heads = False    # whether compute() gives heads with their shift; if not, run() applies it
 
     def __init__(self, network: Network) -> None:
         self.network = network
 
     @abstractmethod
     def compute(self, graph: str, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
-        """`topology.run` on checked inputs uint8[n,h,w,c]: fresh arrays [n,h,w,c], uint8, or int32 accumulators of the heads."""
+        """`topology.run` on checked inputs uint8[n,h,w,c]: fresh arrays [n,h,w,c], uint8, or int32 of the heads (see `shifts_heads`)."""
+
+    def analyse(self, pixels: Array) -> tuple[Array, Array, Array, Array] | None:
+        """FORMAT 5.3 of a picture uint8[H,W,3], padded or not, by engines that work strip by strip themselves, in memory that the width bounds.
+
+        y int32[H'/16,W'/16,M], z uint8[H'/64,W'/64,Z] (H', W' are the padded sides), the sums of body and of deep over all positions, int64[C].
+        None where the engine has none: then `run` does it.
+        """
+        return None
 
     def close(self) -> None:  # noqa: B027  (an engine need not hold anything)
         """Give back what the engine holds. The backend cannot run afterwards."""
@@ -55,7 +64,7 @@ class Backend(ABC):
         arrays = tuple(np.ascontiguousarray(x[None] if single else x) for x in inputs)
         self._check(graph, arrays)
         layers = [self.network.layers[name] for name in OUTPUTS[graph]]
-        outputs = tuple(_finished(layer, x) for layer, x in zip(layers, self.compute(graph, arrays), strict=True))
+        outputs = tuple(_finished(layer, x, self.shifts_heads) for layer, x in zip(layers, self.compute(graph, arrays), strict=True))
         return tuple(x[0] for x in outputs) if single or graph == "reference" else outputs
 
     def _check(self, graph: str, arrays: tuple[Array, ...]) -> None:
@@ -75,10 +84,10 @@ class Backend(ABC):
             raise RemacError(f"reference: planes are {list(arrays[0].shape)}, expected [{len(PHASES)},{REFERENCE_SIDE},{REFERENCE_SIDE},{m}]")
 
 
-def _finished(layer: Layer, x: Array) -> Array:
-    """The output of a layer, C-contiguous; heads get their shift (FORMAT 5.2) here, in place, once for all backends."""
+def _finished(layer: Layer, x: Array, shifted: bool) -> Array:
+    """The output of a layer, C-contiguous; heads get their shift (FORMAT 5.2) here, in place, unless the backend `shifted` them."""
     x = np.ascontiguousarray(x)
-    if layer.head and layer.shift.any():
+    if layer.head and not shifted and layer.shift.any():
         rows = x.reshape(-1, x.shape[-1])
         step = max(1, _SLAB // x.shape[-1])
         for top in range(0, len(rows), step):

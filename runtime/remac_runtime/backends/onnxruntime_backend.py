@@ -13,6 +13,21 @@ OPTIMISATION_LEVELS = ("disabled", "basic", "extended", "all")
 HASH_PROPERTY = "codec_hash"      # of the files' metadata: 16 hex digits, the hash of the network file they were exported from
 
 
+def session_options(engine: Any, threads: int, level: str = "all", arena: bool = True) -> Any:
+    """Options of a session: operators one after the other in `threads` threads, that leave the other cores alone."""
+    options = engine.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = engine.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = getattr(engine.GraphOptimizationLevel, {
+        "disabled": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED", "all": "ORT_ENABLE_ALL"}[level])
+    options.enable_cpu_mem_arena = arena
+    options.enable_mem_pattern = False                                          # the sizes change from picture to picture
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")    # leave the other cores alone between operators
+    options.log_severity_level = 3
+    return options
+
+
 class OnnxRuntimeBackend(Backend):
     """One session a graph, opened when it is first used; operators run one after the other in `threads` threads.
 
@@ -31,28 +46,16 @@ class OnnxRuntimeBackend(Backend):
         self._folder, self._threads, self._level, self._arena = folder, threads, level, arena
         self._sessions: dict[str, Any] = {}
 
-    def _options(self) -> Any:
-        options = self._engine.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = self._engine.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = getattr(self._engine.GraphOptimizationLevel, {
-            "disabled": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED", "all": "ORT_ENABLE_ALL"}[self._level])
-        options.enable_cpu_mem_arena = self._arena
-        options.enable_mem_pattern = False                                          # the sizes change from picture to picture
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")    # leave the other cores alone between operators
-        options.log_severity_level = 3
-        return options
-
     def _session(self, graph: str) -> Any:
         if graph not in self._sessions:
             path = self._folder / f"{graph}.onnx"
             if not path.exists():
                 raise BadNetwork(f"{path}: missing: build the model with `make encoder`, or choose the numpy backend")
+            options = session_options(self._engine, self._threads, self._level, self._arena)
             try:
-                session = self._engine.InferenceSession(str(path), self._options(), providers=["CPUExecutionProvider"])
+                session = self._engine.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             except Exception as error:      # the engine's errors share no public base class
-                raise BadNetwork(f"{path}: not a graph that onnxruntime {self._engine.__version__} can run ({_first_line(error)})") from None
+                raise BadNetwork(f"{path}: not a graph that onnxruntime {self._engine.__version__} can run ({first_line(error)})") from None
             made_for = session.get_modelmeta().custom_metadata_map.get(HASH_PROPERTY, "nothing")
             if made_for != self.network.hash.hex():
                 raise BadNetwork(f"{path}: made for codec {made_for}, the network is {self.network.hash.hex()}: build both together")
@@ -64,11 +67,11 @@ class OnnxRuntimeBackend(Backend):
         try:
             return tuple(session.run(None, dict(zip(INPUTS[graph], inputs, strict=True))))
         except Exception as error:          # out of memory, or a file with other inputs
-            raise RemacError(f"{self._folder / graph}.onnx: onnxruntime failed ({_first_line(error)})") from None
+            raise RemacError(f"{self._folder / graph}.onnx: onnxruntime failed ({first_line(error)})") from None
 
     def close(self) -> None:
         self._sessions.clear()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]

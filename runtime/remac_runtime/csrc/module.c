@@ -1,84 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Thin CPython binding of remac.h (stable ABI 3.11), imported by native.py only. Every function takes its buffers first, then its integers, all
- * positional. Buffers are C-contiguous, aligned and of the element types of remac.h: arithmetic.py, crc.py and rans.py see to that, this file to the
+/* Thin CPython binding of remac.h and, in module_layers.c, of layers.h (stable ABI 3.11), imported by native.py only. Every function takes its buffers
+ * first, then its integers, all positional. Buffers are C-contiguous, aligned and of the element types of remac.h: arithmetic.py, crc.py and rans.py see to that, this file to the
  * sizes. Outputs are allocated by the caller. The GIL is released around every loop. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
+#include "binding.h"
 #include "remac.h"
 
-#define INTERFACE 1 /* raised with every change of a signature below, so that native.py refuses a stale build */
-#define BUFFERS_MAX 12
-#define INTEGERS_MAX 2
-#define ANY (-1)
-
-/* What a function takes: per buffer the bytes of an element, the earlier buffer that has as many elements (or ANY), and whether it is written. */
-typedef struct {
-    Py_ssize_t item;
-    int like;
-    int written;
-} spec;
-
-typedef struct {
-    Py_buffer view[BUFFERS_MAX];
-    size_t length[BUFFERS_MAX]; /* in elements */
-    unsigned long integer[INTEGERS_MAX];
-    int count;
-} arguments;
-
-static PyObject *release(arguments *held, PyObject *result)
-{
-    while (held->count > 0)
-        PyBuffer_Release(&held->view[--held->count]);
-    return result;
-}
-
-static int take_buffer(arguments *held, PyObject *object, const spec *wanted)
-{
-    Py_buffer *view = &held->view[held->count];
-    if (PyObject_GetBuffer(object, view, wanted->written ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0)
-        return 0;
-    held->length[held->count++] = (size_t)(view->len / wanted->item);
-    if (view->len % wanted->item == 0 && (uintptr_t)view->buf % (uintptr_t)wanted->item == 0
-        && (wanted->like == ANY || held->length[held->count - 1] == held->length[wanted->like]))
-        return 1;
-    PyErr_Format(PyExc_ValueError, "argument %d: a buffer of %zd bytes has the wrong size or alignment", held->count, view->len);
-    return 0;
-}
-
-/* 1 if all arguments were taken; 0 with an exception set and everything released. */
-static int take(arguments *held, PyObject *args, const spec *wanted, int buffers, int integers)
-{
-    held->count = 0;
-    if (PyTuple_Size(args) != buffers + integers) {
-        PyErr_Format(PyExc_TypeError, "%d arguments expected", buffers + integers);
-        return 0;
-    }
-    for (int i = 0; i < buffers; i++) {
-        if (!take_buffer(held, PyTuple_GetItem(args, i), &wanted[i])) {
-            release(held, NULL);
-            return 0;
-        }
-    }
-    for (int i = 0; i < integers; i++) {
-        held->integer[i] = PyLong_AsUnsignedLong(PyTuple_GetItem(args, buffers + i));
-        if (PyErr_Occurred() != NULL) {
-            release(held, NULL);
-            return 0;
-        }
-    }
-    return 1;
-}
-
-/* 1 if `holds`; else 0 with an exception set and everything released. */
-static int require(arguments *held, int holds, const char *message)
-{
-    if (holds)
-        return 1;
-    PyErr_SetString(PyExc_ValueError, message);
-    release(held, NULL);
-    return 0;
-}
+#define INTERFACE 2 /* raised with every change of a signature below, so that native.py refuses a stale build */
 
 static int whole_rows(arguments *held, int array, int row)
 {
@@ -276,10 +203,14 @@ static PyMethodDef methods[] = {
     {"decoder_start", py_decoder_start, METH_VARARGS, "(decoder, band, lanes_log2) -> status"},
     {"decode", py_decode, METH_VARARGS, "(decoder, band, tables, symbols, first, start, cdf, lookup) -> status"},
     {"decoder_finish", py_decoder_finish, METH_VARARGS, "(decoder, band) -> status"},
+    {"layer", py_layer, METH_VARARGS, "(weight, bias, shift, numbers, scratch, out, source, ...)"},
+    {"analyse", py_analyse, METH_VARARGS, "(memory, pixels, y, z, texture, semantic, weight, bias, shift, ..., height, width, path)"},
+    {"path_usable", py_path_usable, METH_VARARGS, "(path) -> 1 or 0"},
+    {"path_best", py_path_best, METH_NOARGS, "() -> path"},
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", "The element-wise steps and the entropy coder in C.", 0, methods,
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", "The layers, the element-wise steps and the entropy coder in C.", 0, methods,
                                         NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__native(void)

@@ -70,6 +70,7 @@ REMAC_INLINE int32_t clamp(int32_t value, int32_t low, int32_t high)
     return value > high ? high : value;
 }
 
+#ifndef REMAC_ENCODER_ONLY
 REMAC_CLONES
 void remac_requantise(size_t rows, size_t channels, const int64_t *restrict acc, const int32_t *restrict shift, int64_t *restrict out)
 {
@@ -83,6 +84,7 @@ void remac_requantise(size_t rows, size_t channels, const int64_t *restrict acc,
         }
     }
 }
+#endif
 
 /* index = clamp((scale + scale_offset + 8) >> 4, 0, 63) */
 REMAC_INLINE void index_row(size_t n, const int32_t *restrict scale, const int32_t *restrict offset, uint8_t *restrict index)
@@ -135,12 +137,14 @@ REMAC_INLINE void plane_row(size_t n, const int32_t *restrict y_hat, const int32
     }
 }
 
+#ifndef REMAC_ENCODER_ONLY
 REMAC_CLONES
 void remac_scale_index(size_t positions, size_t channels, const int32_t *scale, const int32_t *scale_offset, uint8_t *index)
 {
     for (size_t p = 0; p < positions; p++)
         index_row(channels, scale + p * channels, scale_offset, index + p * channels);
 }
+#endif
 
 REMAC_CLONES
 void remac_quantise(size_t positions, const remac_quality *q, const int32_t *y, const int32_t *mu, const int32_t *scale,
@@ -160,6 +164,7 @@ void remac_quantise(size_t positions, const remac_quality *q, const int32_t *y, 
     }
 }
 
+#ifndef REMAC_ENCODER_ONLY
 REMAC_CLONES
 void remac_dequantise(size_t positions, size_t channels, const int32_t *inverse_gain, const int32_t *context_shift, const int32_t *mu,
                       const int32_t *symbols, int32_t *y_hat, uint8_t *plane)
@@ -169,6 +174,7 @@ void remac_dequantise(size_t positions, size_t channels, const int32_t *inverse_
         plane_row(channels, y_hat + at, context_shift, plane + at);
     }
 }
+#endif
 
 /* ---- order of the coded symbols (FORMAT 6.1) ---- */
 
@@ -185,6 +191,7 @@ size_t remac_collect(size_t n, const int32_t *symbols, const uint8_t *index, int
     return count;
 }
 
+#ifndef REMAC_ENCODER_ONLY
 size_t remac_scatter(size_t n, size_t count, const int32_t *symbols, const uint8_t *index, int32_t coded_from, int32_t *out)
 {
     const int32_t none = 0;
@@ -198,6 +205,7 @@ size_t remac_scatter(size_t n, size_t count, const int32_t *symbols, const uint8
     }
     return used;
 }
+#endif
 
 /* ---- rANS encoder (FORMAT 6.2, 6.3) ---- */
 
@@ -285,6 +293,7 @@ remac_status remac_encode(const remac_tables *model, size_t n, const int32_t *sy
     return REMAC_OK;
 }
 
+#ifndef REMAC_ENCODER_ONLY
 /* ---- rANS decoder ---- */
 
 static uint32_t escape_bytes(const remac_decoder *d)
@@ -381,3 +390,4 @@ remac_status remac_decoder_finish(const remac_decoder *d, size_t size)
             return REMAC_CORRUPT_STATE;
     return d->next + escape_bytes(d) == size ? REMAC_OK : REMAC_CORRUPT_LENGTH;
 }
+#endif

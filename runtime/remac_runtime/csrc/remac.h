@@ -5,6 +5,7 @@
  * caller's. Bytes are read and written one at a time, so the bytes are the same on processors of either endianness.
  *
  * Right shifts of negative integers must be arithmetic and integers two's complement (checked in remac.c when it is compiled).
+ * REMAC_ENCODER_ONLY, a macro for the compiler, leaves out of remac.c what an encoder does not call.
  */
 #ifndef REMAC_H
 #define REMAC_H
