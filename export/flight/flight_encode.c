@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A test program around the flight encoder, for hosts and emulators: PGM (8 to 16 bits) or PPM (8 bits) in, a stream out. It uses the heap and stdio,
+ * which the encoder does not.
+ *
+ *     flight_encode [--quality Q] [--target-bytes N] [--band-rows R] [--image-id ID] [--references none|chosen|S,T] [--keep] [--strip-rows R]
+ *                   [--push-only] IN.ppm OUT.rmc
+ *     flight_encode --map WIDTH HEIGHT [BAND_ROWS] [KEEP]
+ */
+#include "remac_flight.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    unsigned width, height, top; /* top: largest sample */
+    int grey;
+    size_t row_bytes;
+    uint8_t *samples; /* uint16_t of this machine where top > 255 */
+} picture;
+
+static int fail(const char *what, const char *detail)
+{
+    fprintf(stderr, "flight_encode: %s: %s\n", what, detail);
+    return 1;
+}
+
+/* A number of a PNM header: skips white space and comments. */
+static unsigned header_number(FILE *file)
+{
+    unsigned value = 0;
+    int c = fgetc(file);
+    while (c == '#' || c == ' ' || c == '\n' || c == '\t' || c == '\r') {
+        while (c == '#' && (c = fgetc(file)) != '\n' && c != EOF)
+            c = '#';
+        c = fgetc(file);
+    }
+    for (; c >= '0' && c <= '9' && value < 100000; c = fgetc(file))
+        value = 10 * value + (unsigned)(c - '0');
+    return value; /* the one white space behind it is consumed */
+}
+
+static int read_picture(const char *path, picture *p)
+{
+    FILE *file = fopen(path, "rb");
+    if (file == NULL)
+        return fail(path, "cannot be opened");
+    const int magic = fgetc(file), kind = fgetc(file);
+    p->width = header_number(file);
+    p->height = header_number(file);
+    p->top = header_number(file);
+    p->grey = kind == '5';
+    const size_t sample = p->top > 255 ? 2 : 1;
+    p->row_bytes = (size_t)p->width * (p->grey ? 1 : 3) * sample;
+    const size_t size = p->row_bytes * p->height;
+    int wrong = magic != 'P' || (kind != '5' && kind != '6') || p->width < 1 || p->height < 1 || p->top < 1 || p->top > 65535;
+    p->samples = wrong ? NULL : malloc(size);
+    wrong = wrong || p->samples == NULL || fread(p->samples, 1, size, file) != size;
+    fclose(file);
+    if (wrong) {
+        free(p->samples);
+        return fail(path, "not a whole binary PGM or PPM file");
+    }
+    for (size_t i = 0; sample == 2 && i < size; i += 2) { /* PNM is big-endian */
+        const uint16_t value = (uint16_t)(p->samples[i] << 8 | p->samples[i + 1]);
+        memcpy(p->samples + i, &value, 2);
+    }
+    return 0;
+}
+
+static void print_region(const char *name, uint64_t bytes, const char *what)
+{
+    printf("%-14s %10llu  %s\n", name, (unsigned long long)bytes, what);
+}
+
+static int print_map(unsigned width, unsigned height, unsigned band_rows, unsigned keep)
+{
+#define PRINT(name, bytes, what) print_region(#name, REMAC_FLIGHT_ROUND(bytes), what);
+    REMAC_FLIGHT_REGIONS(PRINT, width, height, band_rows, keep)
+    print_region("total", REMAC_FLIGHT_WORK_BYTES(width, height, band_rows, keep), "");
+    return 0;
+}
+
+static int parse_references(const char *text, remac_flight_config *config)
+{
+    if (strcmp(text, "none") == 0) {
+        config->references = REMAC_FLIGHT_REFERENCES_NONE;
+    } else if (strcmp(text, "chosen") == 0) {
+        config->references = REMAC_FLIGHT_REFERENCES_CHOSEN;
+    } else {
+        config->references = REMAC_FLIGHT_REFERENCES_FIXED;
+        if (sscanf(text, "%u,%u", &config->semantic, &config->texture) != 2)
+            return fail("--references", "give none, chosen, or SEMANTIC,TEXTURE");
+    }
+    return 0;
+}
+
+/* Options into the configuration; returns the number of the first argument behind them, 0 where they are wrong. */
+static int parse(int count, char **arguments, remac_flight_config *config, uint32_t *strip_rows, int *push_only)
+{
+    int at = 1;
+    for (; at < count && strncmp(arguments[at], "--", 2) == 0; at++) {
+        const char *const name = arguments[at] + 2;
+        if (strcmp(name, "keep") == 0 || strcmp(name, "push-only") == 0) {
+            config->keep = 1; /* then pushing does the analysis and nothing else */
+            *push_only = *push_only || strcmp(name, "push-only") == 0;
+            continue;
+        }
+        if (++at >= count)
+            return 0;
+        const uint32_t value = (uint32_t)strtoul(arguments[at], NULL, 0);
+        if (strcmp(name, "quality") == 0) {
+            config->quality = value;
+        } else if (strcmp(name, "target-bytes") == 0) {
+            config->target_bytes = value;
+        } else if (strcmp(name, "band-rows") == 0) {
+            config->band_rows = value;
+        } else if (strcmp(name, "strip-rows") == 0) {
+            *strip_rows = value;
+        } else if (strcmp(name, "image-id") == 0) {
+            config->image_id = value;
+            config->has_image_id = 1;
+        } else if (strcmp(name, "references") != 0 || parse_references(arguments[at], config) != 0) {
+            return 0;
+        }
+    }
+    return count - at == 2 ? at : 0;
+}
+
+static remac_flight_status push_all(remac_flight *encoder, const picture *p, uint32_t strip_rows)
+{
+    remac_flight_status status = REMAC_FLIGHT_OK;
+    for (uint32_t row = 0; row < p->height && status == REMAC_FLIGHT_OK; row += strip_rows) {
+        const uint32_t left = p->height - row;
+        status = remac_flight_push(encoder, p->samples + row * p->row_bytes, p->row_bytes, left < strip_rows ? left : strip_rows);
+    }
+    return status;
+}
+
+static int encode(const picture *p, const remac_flight_config *config, uint32_t strip_rows, int push_only, const char *path)
+{
+    const uint64_t work_bytes = remac_flight_work_bytes(config);
+    remac_flight_buffer buffer = {NULL, 0};
+    remac_flight_result result = {0, 0, 0, 0, 0, 0, 0};
+    const uint64_t most = 65536u + 16u * ((uint64_t)p->width + 64u) * ((uint64_t)p->height + 64u); /* more than any picture of the size gives */
+    buffer.room = most < UINT32_MAX ? (uint32_t)most : UINT32_MAX;
+    buffer.data = malloc(buffer.room);
+    void *const work = malloc((size_t)work_bytes + 1);
+    const remac_flight_sink sink = {remac_flight_to_buffer, &buffer};
+    remac_flight *encoder = NULL;
+    remac_flight_status status = REMAC_FLIGHT_NULL_POINTER;
+    if (work != NULL && buffer.data != NULL)
+        status = remac_flight_begin(&encoder, work, (size_t)work_bytes, config, &sink);
+    unsigned pushes = 0;
+    while (status == REMAC_FLIGHT_OK || status == REMAC_FLIGHT_AGAIN) {
+        status = push_all(encoder, p, strip_rows);
+        pushes++;
+        if (status == REMAC_FLIGHT_OK && !push_only)
+            status = remac_flight_end(encoder, &result);
+        if (status == REMAC_FLIGHT_OK)
+            break;
+    }
+    int failed = status != REMAC_FLIGHT_OK;
+    if (failed) {
+        fprintf(stderr, "flight_encode: status %d, %lu bytes\n", (int)status, (unsigned long)result.bytes);
+    } else {
+        FILE *const file = fopen(path, "wb");
+        failed = file == NULL || fwrite(buffer.data, 1, result.bytes, file) != result.bytes;
+        failed = (file != NULL && fclose(file) != 0) || failed;
+        if (failed)
+            fail(path, "cannot be written");
+        printf("{\"bytes\": %lu, \"packets\": %lu, \"quality\": %lu, \"semantic\": %lu, \"texture\": %lu, \"work_bytes\": %llu, \"pushes\": %u}\n",
+               (unsigned long)result.bytes, (unsigned long)result.packets, (unsigned long)result.quality, (unsigned long)result.semantic,
+               (unsigned long)result.texture, (unsigned long long)work_bytes, pushes);
+    }
+    free(work);
+    free(buffer.data);
+    return failed;
+}
+
+int main(int count, char **arguments)
+{
+    remac_flight_config config;
+    picture p = {0, 0, 0, 0, 0, NULL};
+    uint32_t strip_rows = REMAC_FLIGHT_STRIP_ROWS;
+    int push_only = 0;
+    if (count >= 4 && strcmp(arguments[1], "--map") == 0)
+        return print_map((unsigned)atoi(arguments[2]), (unsigned)atoi(arguments[3]), count > 4 ? (unsigned)atoi(arguments[4]) : 128u,
+                         count > 5 ? (unsigned)atoi(arguments[5]) : 0u);
+    remac_flight_defaults(&config, 1, 1);
+    const int at = parse(count, arguments, &config, &strip_rows, &push_only);
+    if (at == 0 || strip_rows == 0)
+        return fail("usage", "flight_encode [options] IN.ppm OUT.rmc; the options are at the top of flight_encode.c") + 1;
+    if (read_picture(arguments[at], &p) != 0)
+        return 1;
+    config.width = p.width;
+    config.height = p.height;
+    config.grey = p.grey ? 1u : 0u;
+    while (p.top >> config.depth != 0)
+        config.depth++;
+    const int failed = encode(&p, &config, strip_rows, push_only, arguments[at + 1]);
+    free(p.samples);
+    return failed;
+}
