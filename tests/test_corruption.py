@@ -129,10 +129,11 @@ def test_forged_damage_reaches_the_decoder(source: Source, kind: str) -> None:
 
 # ---- the judge can fail
 
-def judged(source: Source, decode: Decode, data: bytes | None = None, allowed_bytes: int = 1 << 40, forged: bool = False) -> corruption.Verdict:
+def judged(source: Source, decode: Decode, data: bytes | None = None, allowed_bytes: int = 1 << 40, forged: bool = False,
+           limit_s: float = 5.0) -> corruption.Verdict:
     corruption.tracemalloc.start()
     try:
-        return corruption.judge(Case("test", source.stream if data is None else data, forged), source, decode, allowed_bytes, time_limit_s=0.5)
+        return corruption.judge(Case("test", source.stream if data is None else data, forged), source, decode, allowed_bytes, limit_s)
     finally:
         corruption.tracemalloc.stop()
 

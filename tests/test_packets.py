@@ -206,6 +206,8 @@ def test_reference_sections_need_a_newer_reader() -> None:
     sectioned[31] |= 0x10
     scanned = scan(mended(sectioned) + PACKETS[2])
     assert scanned.unsupported == (0,) and scanned.lost == (0, 2)
+    assert scan(mended(sectioned)).lost == (0, 1, 2)                    # FORMAT 2.2: without reference kind 2 the band is lost
+    sectioned[32] = REFERENCE_EARLIER
     with pytest.raises(UnsupportedStream, match="earlier image"):
         scan(mended(sectioned))
 

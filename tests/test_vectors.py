@@ -1,142 +1,56 @@
-"""Every vector through every implementation: the same bytes from every encoder, the same latents from every decoder.
+"""Every case of the suite through every implementation: the same bytes from every encoder, the same latents from every decoder, and bad streams
+judged alike.
 
 The sets of manifest.json belong to released networks and never change. One more set is made on the spot with a small random network, so that all of
 this runs without trained weights.
 """
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import make_vectors
 import numpy as np
 import pytest
-from make_vectors import FOLDER, MANIFEST, ROOT, VECTORS, Vector, vector_of
+from conformance import rules
+from conformance.bad import BAD
+from conformance.checking import (
+    REWRITE,
+    WEIGHTS,
+    Implementation,
+    Reference,
+    Runtime,
+    VectorSet,
+    all_bad,
+    check,
+    check_bad,
+    manifest_sets,
+    open_implementation,
+    opened_set,
+    weights_of,
+)
+from conformance.manifest import hash_of, vector_of, write_set
+from conformance.odd import ODDITIES
+from conformance.pictures import GENERATED, SAMPLES, SampleMissingError, netpbm
+from conformance.vectors import VECTORS, Vector
+from make_vectors import FOLDER, MANIFEST, PICTURES
 from numpy.typing import NDArray
 
-from remac_runtime import native, reference
-from remac_runtime.codec import Decoder, EncodeOptions, Encoder
-from remac_runtime.images import Picture
-from remac_runtime.model import Model
-from remac_runtime.network import Bank, Network, read_bank, read_network
+from remac_runtime.errors import RemacError
+from remac_runtime.network import read_bank, read_network
 
-T = TypeVar("T")
 SMALL = "small"
-WEIGHTS = ROOT / "weights"
-REWRITE = "REMAC_WRITE_VECTORS=1 python tests/make_vectors.py"
+SLOW = ("reference", "numpy-without-c")     # take the smaller of the released vectors in every run, and all of them in `make slow`
+SMALLER = 32                               # latent positions
 
 
-@dataclass(frozen=True)
-class VectorSet:
-    """A set of the manifest with its network and bank: entries by name, and the folder of the streams."""
-
-    network: Network
-    bank: Bank
-    folder: Path
-    entries: Mapping[str, Mapping[str, Any]]
-
-
-class Implementation(Protocol):
-    """What takes the test. `encode` is given the samples of a vector that is not odd."""
-
-    def encode(self, vector: Vector, samples: NDArray[Any]) -> bytes: ...
-    def decode(self, data: bytes) -> tuple[NDArray[np.int32], tuple[int, ...]]: ...
-
-
-@dataclass(frozen=True)
-class Reference:
-    network: Network
-    bank: Bank
-
-    def encode(self, vector: Vector, samples: NDArray[Any]) -> bytes:
-        return reference.encode(samples, vector.recipe.depth, self.network, self.bank if vector.references else None, vector.quality,
-                                band_rows=vector.band_rows, image_id=vector.image_id)
-
-    def decode(self, data: bytes) -> tuple[NDArray[np.int32], tuple[int, ...]]:
-        latents = reference.decode_latents(data, self.network, self.bank)
-        return latents.y_hat, latents.lost
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """The shipped codec over a backend, with or without its C part, whole pictures or strips."""
-
-    encoder: Encoder
-    decoder: Decoder
-    strip_rows: int | None = None
-    c_part: bool = True
-
-    def encode(self, vector: Vector, samples: NDArray[Any]) -> bytes:
-        options = EncodeOptions(quality=vector.quality, band_rows=vector.band_rows, references=vector.references, image_id=vector.image_id,
-                                strip_rows=self.strip_rows)
-        return self._with_or_without_c(lambda: self.encoder.encode(Picture(samples, vector.recipe.depth), options))
-
-    def decode(self, data: bytes) -> tuple[NDArray[np.int32], tuple[int, ...]]:
-        decoded = self._with_or_without_c(lambda: self.decoder.decode(data))
-        return decoded.y_hat, decoded.report.lost_bands
-
-    def _with_or_without_c(self, work: Callable[[], T]) -> T:
-        library = native.library
-        try:
-            native.library = library if self.c_part else None
-            return work()
-        finally:
-            native.library = library
-
-
-IMPLEMENTATIONS = ("reference", "numpy", "numpy-without-c", "numpy-strips", "onnxruntime", "torch")
-
-
-def onnx_folder(network: Network, temporary: Path) -> Path:
-    """A folder with the graphs of a network: the built model where it is that network's, else an export on the spot."""
-    built = ROOT / "build" / network.profile
-    if (built / "network.rmn").exists() and (built / "analysis.onnx").exists() and read_network(built / "network.rmn").hash == network.hash:
-        return built
-    pytest.importorskip("onnx", reason="onnx is not installed and no built model has these weights")
-    from export.to_onnx import export_graphs
-
-    folder = temporary / f"onnx-{network.hash.hex()}"
-    if not folder.exists():
-        export_graphs(network, folder)
-    return folder
-
-
-def open_implementation(name: str, vectors: VectorSet, temporary: Path) -> Implementation:
-    if name == "reference":
-        return Reference(vectors.network, vectors.bank)
-    backend = name.partition("-")[0]
-    folder = vectors.folder
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    if backend == "onnxruntime":
-        folder = onnx_folder(vectors.network, temporary)
-    model = Model(folder, vectors.network, vectors.bank)
-    return Runtime(Encoder(model, backend), Decoder(model, backend), 64 if name.endswith("strips") else None, not name.endswith("without-c"))
+IMPLEMENTATIONS = ("reference", "numpy", "numpy-without-c", "numpy-strips", "onnxruntime", "c99", "torch")
 
 
 # ---- sets
-
-def manifest_sets() -> dict[str, dict[str, Any]]:
-    return {chosen["folder"]: chosen for chosen in make_vectors.read_manifest()["sets"]}
-
-
-def weights_of(chosen: Mapping[str, Any]) -> tuple[Network, Bank]:
-    """Network and bank of a set, wherever they lie under weights/."""
-    for path in sorted(WEIGHTS.rglob("network.rmn")):
-        network = read_network(path)
-        if network.hash.hex() != chosen["codec_hash"]:
-            continue
-        for bank_path in sorted(WEIGHTS.rglob("bank*.rmb")):
-            bank = read_bank(bank_path, network) if hashlib.sha256(bank_path.read_bytes()).hexdigest()[:16] == chosen["bank_hash"] else None
-            if bank:
-                return network, bank
-    pytest.fail(f"weights/ has no network {chosen['codec_hash']} with bank {chosen['bank_hash']}: bring them back, old streams must decode for ever")
-
 
 @pytest.fixture(scope="session")
 def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -147,9 +61,8 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_set(small_model: Path, temporary: Path) -> VectorSet:
     network = read_network(small_model / "network.rmn")
     bank = read_bank(small_model / "bank.rmb", network)
-    vectors = [v for v in VECTORS if (make_vectors.SAMPLES / f"{v.recipe.source}.png").exists() or v.recipe.source in ("terrain", "noise", "flat")]
-    made = make_vectors.make_set(network, bank, temporary / SMALL, vectors)
-    return VectorSet(network, bank, temporary / SMALL, {entry["name"]: entry for entry in made["vectors"]})
+    vectors = [v for v in VECTORS if v.recipe.source in GENERATED or (SAMPLES / f"{v.recipe.source}.png").exists()]
+    return opened_set(network, bank, temporary / SMALL, write_set(network, bank, temporary / SMALL, vectors))
 
 
 @pytest.fixture(scope="session")
@@ -161,7 +74,7 @@ def opened(small_set: VectorSet, temporary: Path) -> Iterator[Callable[[str, str
     def get(implementation: str, name: str) -> tuple[Implementation, VectorSet]:
         if name not in sets:
             chosen = manifest_sets()[name]
-            sets[name] = VectorSet(*weights_of(chosen), FOLDER / name, {entry["name"]: entry for entry in chosen["vectors"]})
+            sets[name] = opened_set(*weights_of(chosen), FOLDER / name, chosen)
         if (implementation, name) not in implementations:
             implementations[implementation, name] = open_implementation(implementation, sets[name], temporary)
         return implementations[implementation, name], sets[name]
@@ -173,32 +86,15 @@ def opened(small_set: VectorSet, temporary: Path) -> Iterator[Callable[[str, str
             implementation.decoder.close()
 
 
-# ---- the one test body
+# ---- every case
 
-def check(implementation: Implementation, vectors: VectorSet, name: str) -> None:
-    """An implementation against one vector. Raises AssertionError; skips where a sample picture is not in the checkout."""
-    entry = vectors.entries[name]
-    vector = vector_of(entry)
-    path = vectors.folder / f"{name}.rmc"
-    assert path.exists(), f"{path} is missing: bring it back from history, or write new vectors with {REWRITE}"
-    stream = path.read_bytes()
-    assert hashlib.sha256(stream).hexdigest() == entry["stream_sha256"], f"{path} was changed"
-    latents, lost = implementation.decode(stream)
-    assert lost == (), f"{name}: bands {lost} are lost"
-    assert latents.dtype == np.int32 and make_vectors.hash_of(latents) == entry["latents_sha256"], f"{name}: other latents"
-    if vector.odd is None:
-        try:
-            samples = vector.recipe.samples()
-        except make_vectors.SampleMissingError as error:
-            pytest.skip(str(error))
-        assert make_vectors.hash_of(samples) == entry["samples_sha256"], f"{name}: the recipe gives another picture here"
-        written = implementation.encode(vector, samples)
-        first = next((i for i, (a, b) in enumerate(zip(written, stream, strict=False)) if a != b), min(len(written), len(stream)))
-        assert written == stream, f"{name}: {len(written)} bytes, expected {len(stream)}; the first difference is at byte {first}"
+def takes_part(implementation: str, odd: bool) -> bool:
+    """Strips are the encoder's: streams for decoders alone would test the same twice."""
+    return not (odd and implementation == "numpy-strips")
 
 
-@pytest.mark.parametrize("name", [vector.name for vector in VECTORS])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS[1:])
+@pytest.mark.parametrize(("implementation", "name"), [(implementation, v.name) for implementation in IMPLEMENTATIONS[1:] for v in VECTORS
+                                                      if takes_part(implementation, v.odd is not None)])
 def test_small_network(opened: Callable[[str, str], tuple[Implementation, VectorSet]], implementation: str, name: str) -> None:
     tested, vectors = opened(implementation, SMALL)
     if name not in vectors.entries:
@@ -206,10 +102,37 @@ def test_small_network(opened: Callable[[str, str], tuple[Implementation, Vector
     check(tested, vectors, name)
 
 
-@pytest.mark.parametrize(("chosen", "name"), [(folder, entry["name"]) for folder, chosen in manifest_sets().items() for entry in chosen["vectors"]])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def released_cases() -> list[Any]:
+    """Every vector of every set by every implementation."""
+    cases = []
+    for implementation in IMPLEMENTATIONS:
+        for folder, chosen in manifest_sets().items():
+            for entry in chosen["vectors"]:
+                rows, columns, _ = entry["latents_shape"]
+                slow = implementation in SLOW and rows * columns > SMALLER
+                if takes_part(implementation, entry["odd"] is not None):
+                    cases.append(pytest.param(implementation, folder, entry["name"], marks=[pytest.mark.slow] if slow else []))
+    return cases
+
+
+@pytest.mark.parametrize(("implementation", "chosen", "name"), released_cases())
 def test_released_networks(opened: Callable[[str, str], tuple[Implementation, VectorSet]], implementation: str, chosen: str, name: str) -> None:
     check(*opened(implementation, chosen), name)
+
+
+@pytest.mark.parametrize("chosen", [SMALL, *(pytest.param(folder, marks=pytest.mark.slow) for folder in manifest_sets())])
+@pytest.mark.parametrize("implementation", [name for name in IMPLEMENTATIONS[1:] if takes_part(name, True)])
+def test_bad_streams(opened: Callable[[str, str], tuple[Implementation, VectorSet]], implementation: str, chosen: str) -> None:
+    """The reference's own outcomes were checked when the streams were written."""
+    tested, vectors = opened(implementation, chosen)
+    assert set(vectors.bad) == {f"bad_{name}" for name in BAD}
+    assert not all_bad(tested, vectors)
+
+
+@pytest.mark.parametrize("chosen", manifest_sets())
+def test_bad_streams_of_released_networks(opened: Callable[[str, str], tuple[Implementation, VectorSet]], chosen: str) -> None:
+    """By one implementation in every run, by all of them in `make slow`."""
+    assert not all_bad(*opened("numpy", chosen))
 
 
 # ---- the vectors themselves
@@ -220,8 +143,8 @@ def test_every_network_of_the_checkout_has_all_vectors() -> None:
         pytest.skip("weights/ has no trained network")
     sets = manifest_sets().values()
     for network in networks:
-        names = {entry["name"] for chosen in sets if chosen["codec_hash"] == network.hash.hex() for entry in chosen["vectors"]}
-        missing = {vector.name for vector in VECTORS} - names
+        names = {entry["name"] for chosen in sets if chosen["codec_hash"] == network.hash.hex() for entry in (*chosen["vectors"], *chosen["bad"])}
+        missing = {*(vector.name for vector in VECTORS), *(f"bad_{name}" for name in BAD)} - names
         assert not missing, f"network {network.hash.hex()} has no vectors {sorted(missing)}: {REWRITE} weights/{network.profile}"
 
 
@@ -229,9 +152,32 @@ def test_manifest_files_and_table_belong_together() -> None:
     if not MANIFEST.exists():
         pytest.skip("no vectors were written yet")
     manifest = json.loads(MANIFEST.read_text())
-    written = {(chosen["folder"], f"{entry['name']}.rmc") for chosen in manifest["sets"] for entry in chosen["vectors"]}
-    assert {(path.parent.name, path.name) for path in FOLDER.glob("*/*")} == written
+    written = set()
+    for chosen in manifest["sets"]:
+        for entry in (*chosen["vectors"], *chosen["bad"]):
+            files = filter(None, [entry["file"], entry.get("latents_file")])
+            written |= {f"{chosen['folder']}/{name}" for name in files} | set(filter(None, [entry.get("picture")]))
+    assert {str(path.relative_to(FOLDER)) for path in FOLDER.glob("*/*")} == written
     assert (FOLDER / "README.md").read_text() == make_vectors.table_of(manifest), f"tests/vectors/README.md is stale: {REWRITE}"
+    explained = {name.strip() for key in manifest["fields"] for name in key.removeprefix("bad: ").split(",")}
+    assert explained <= {key for chosen in manifest["sets"] for entry in (*chosen["vectors"], *chosen["bad"]) for key in entry}
+
+
+def test_files_hold_what_the_manifest_says() -> None:
+    """Pictures against their recipes, latents against their checksums, both read as a foreign program would."""
+    for chosen in manifest_sets().values():
+        for entry in chosen["vectors"]:
+            vector = vector_of(entry)
+            if entry["latents_file"]:
+                latents = np.frombuffer((FOLDER / chosen["folder"] / entry["latents_file"]).read_bytes(), "<i4").reshape(entry["latents_shape"])
+                assert hash_of(latents.astype(np.int32)) == entry["latents_sha256"], entry["name"]
+            try:
+                samples = vector.recipe.samples() if entry["picture"] else None
+            except SampleMissingError:
+                continue
+            assert samples is None or (FOLDER / entry["picture"]).read_bytes() == netpbm(samples, vector.recipe.depth), entry["picture"]
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < (2 << 20) * max(len(manifest_sets()), 1)
+    assert len({vector.recipe.file_name for vector in VECTORS}) == len({vector.recipe for vector in VECTORS}) and PICTURES.is_dir()
 
 
 @pytest.mark.parametrize("folder", [SMALL, *manifest_sets()])
@@ -242,10 +188,55 @@ def test_vectors_cover_what_they_are_for(small_set: VectorSet, folder: str) -> N
     assert sides >= {1, 15, 16, 17, 63, 64, 65, 127, 128, 129, 97, 131}
     assert {(recipe["depth"], recipe["grey"]) for recipe in recipes} >= {(8, False), (8, True), (9, True), (12, True), (16, True)}
     assert {e["quality"] for e in entries} >= {0, 13, 32, 50, 63} and {e["band_rows"] for e in entries} >= {64, 128, 256}
-    assert {e["references"] for e in entries} == {True, False} and {e["odd"] for e in entries} == {None, *make_vectors.ODDITIES}
+    assert {e["references"] for e in entries} == {True, False} and {e["odd"] for e in entries} == {None, *ODDITIES}
     assert max(e["bands"] for e in entries) >= 3 and {n for e in entries for n in e["lanes_log2"]} >= {0, 8}
     if folder != SMALL:                                        # the small network has too few latents for these
-        assert max(e["fragments"] for e in entries) >= 2 and {n for e in entries for n in e["lanes_log2"]} & {1, 2, 3, 4, 5, 6}
+        assert max(e["fragments"] for e in entries) >= 2 and {n for e in entries for n in e["lanes_log2"] if e["odd"] is None} & {1, 2, 3, 4, 5, 6}
+
+
+# ---- the rules of FORMAT.md
+
+def test_every_rule_has_a_case_or_a_reason() -> None:
+    covered = {rule for vector in VECTORS for rule in vector.rules} | {rule for case in BAD.values() for rule in case.rules}
+    assert not rules.uncovered(covered)
+    assert rules.uncovered(covered - {"2 width"}) == ["2 width: no case and no reason"]
+    assert rules.uncovered(covered | {"2 colour"}) == ["2 colour: not a rule of FORMAT.md"]
+
+
+def test_every_sentence_of_the_format_is_a_rule() -> None:
+    text = rules.DOCUMENT.read_text()
+    assert not rules.unnamed(text)
+    new_rule = text.replace("### 6.3 Escapes\n", "### 6.3 Escapes\n\nEvery third bit is inverted.\n")
+    assert rules.unnamed(new_rule) == ["6.3: no rule for: Every third bit is inverted."]
+    new_field = text.replace("| 35 | 1 | reserved | 0 |", "| 35 | 1 | colour | 0 |")
+    assert "2 colour: no case and no reason" in rules.uncovered({"2 reserved"}, new_field)
+
+
+# ---- the checks can fail
+
+class OffByOne(Reference):
+    def decode(self, data: bytes) -> tuple[NDArray[np.int32], tuple[int, ...]]:
+        latents, lost = super().decode(data)
+        latents[-1, -1, -1] += 1
+        return latents, lost
+
+
+class Lossy(Reference):
+    def decode(self, data: bytes) -> tuple[NDArray[np.int32], tuple[int, ...]]:
+        return super().decode(data)[0], (0,)
+
+
+class OtherQuality(Reference):
+    def encode(self, vector: Vector, samples: NDArray[Any]) -> bytes:
+        return super().encode(replace(vector, quality=vector.quality - 1), samples)
+
+
+class Trusting(Reference):
+    def decode(self, data: bytes) -> tuple[NDArray[np.int32], tuple[int, ...]]:
+        try:
+            return super().decode(data)
+        except RemacError:
+            return np.zeros((4, 4, 32), np.int32), ()
 
 
 def test_the_check_can_fail(small_set: VectorSet, tmp_path: Path) -> None:
@@ -253,22 +244,7 @@ def test_the_check_can_fail(small_set: VectorSet, tmp_path: Path) -> None:
     good = Reference(small_set.network, small_set.bank)
     name = "edge_64x65"
     check(good, small_set, name)
-
-    class OffByOne(Reference):
-        def decode(self, data: bytes) -> tuple[NDArray[np.int32], tuple[int, ...]]:
-            latents, lost = super().decode(data)
-            latents[-1, -1, -1] += 1
-            return latents, lost
-
-    class Lossy(Reference):
-        def decode(self, data: bytes) -> tuple[NDArray[np.int32], tuple[int, ...]]:
-            return super().decode(data)[0], (0,)
-
-    class OtherLanes(Reference):
-        def encode(self, vector: Vector, samples: NDArray[Any]) -> bytes:
-            return super().encode(replace(vector, quality=vector.quality - 1), samples)
-
-    for wrong, message in ((OffByOne, "other latents"), (Lossy, "lost"), (OtherLanes, "first difference")):
+    for wrong, message in ((OffByOne, "other latents"), (Lossy, "lost"), (OtherQuality, "first difference")):
         with pytest.raises(AssertionError, match=message):
             check(wrong(small_set.network, small_set.bank), small_set, name)
     changed = replace(small_set, folder=tmp_path)
@@ -281,6 +257,14 @@ def test_the_check_can_fail(small_set: VectorSet, tmp_path: Path) -> None:
     other_picture = {**small_set.entries[name], "samples_sha256": "0" * 64}
     with pytest.raises(AssertionError, match="another picture"):
         check(good, replace(small_set, entries={name: other_picture}), name)
+
+
+@pytest.mark.parametrize(("wrong", "name", "message"), [(OffByOne, "bad_quality_64", "other latents"), (Lossy, "bad_quality_64", "are lost"),
+                                                        (Trusting, "bad_empty", "ends with None")])
+def test_the_check_of_bad_streams_can_fail(small_set: VectorSet, wrong: type[Reference], name: str, message: str) -> None:
+    check_bad(Reference(small_set.network, small_set.bank), small_set, name)
+    with pytest.raises(AssertionError, match=message):
+        check_bad(wrong(small_set.network, small_set.bank), small_set, name)
 
 
 def test_vectors_are_written_only_on_demand(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def _parse(data: bytes, offset: int) -> Packet | None:
 
 def _valid_place(header: StreamHeader, is_header: bool, band: int, fragment: int, fragments: int, length: int) -> bool:
     if is_header:
-        return band == header.bands and (fragment, fragments) == (0, 1)
+        return band == header.bands and (fragment, fragments) == (0, 1) and length >= _DETAILS.size
     return band < header.bands and fragment < fragments and (fragment == fragments - 1 or length == PAYLOAD_MAX)
 
 
@@ -264,11 +264,11 @@ def scan(data: bytes, max_pixels: int = MAX_PIXELS) -> Scanned:
         raise _nothing_found(data)
     own = [packet for packet in found if packet.common == found[0].common]
     _check_supported(found[0].header, max_pixels)
-    details = next((details for packet in own if packet.is_header and (details := _read_details(packet))), None)
+    details = next(filter(None, [_read_details(packet) for packet in own if packet.is_header]), None)    # all: any may be of another version
     header = details[0] if details else own[0].header
     fragments = _collect(own)
     bands, unsupported = _join(fragments)
-    if unsupported and not bands:
+    if unsupported and not bands and header.reference_kind == REFERENCE_EARLIER:
         raise UnsupportedStream("its bands refer to an earlier image, which this version does not decode: install a newer remac-runtime")
     distinct = sum(len(parts) for parts in fragments.values()) + (details is not None)
     return Scanned(header, bands, tuple(number for number in range(header.bands) if number not in bands), unsupported, details is not None, len(own),

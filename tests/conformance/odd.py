@@ -1,0 +1,238 @@
+"""Valid streams that the shipped encoder would not write. Every decoder must give the latents of the reference, with nothing lost."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conformance.writer import Scene, join, parts_of
+from remac_runtime import reference
+from remac_runtime.format import NO_REFERENCE, SYMBOL_LIMIT
+from remac_runtime.reference_packets import FIELDS, HEADER_BYTES, HEADER_SYNC, PAYLOAD_MAX, Packet, write_packet
+
+
+@dataclass(frozen=True)
+class Odd:
+    """What is odd, which rules it tests, how a scene becomes the stream; `entries` chooses (semantic, texture) by their choice of FORMAT 5.4."""
+
+    covers: str
+    rules: tuple[str, ...]
+    make: Callable[[Scene], bytes]
+    entries: Callable[[int, int, int], tuple[int, int]] | None = None
+
+
+ODDITIES: dict[str, Odd] = {}
+
+
+def odd(covers: str, *rules: str, entries: Callable[[int, int, int], tuple[int, int]] | None = None) -> Callable[[Callable[[Scene], bytes]], None]:
+    """Enter a function of a scene into ODDITIES under its name."""
+    def enter(make: Callable[[Scene], bytes]) -> None:
+        ODDITIES[make.__name__] = Odd(covers, rules, make, entries)
+    return enter
+
+
+def _as_usual(scene: Scene) -> bytes:
+    return join(scene.packets)
+
+
+def _lanes(scene: Scene, lanes_log2: list[int]) -> bytes:
+    coded = [(scene.quality, n, reference.encode_symbols(symbols, n)) for n, symbols in zip(lanes_log2, scene.symbols, strict=True)]
+    return join(scene.packets_of(coded))
+
+
+# ---- bands
+
+@odd("every band has its own quality", "2 quality", "1 QUALITIES", "5.5")
+def qualities(scene: Scene) -> bytes:
+    values = [(21 * i + 63) % 64 for i in range(scene.common.bands())]
+    return join(scene.packets_of([(q, 0, reference.encode_symbols(scene.coded(band, q), 0)) for band, q in enumerate(values)]))
+
+
+@odd("256 lanes for few symbols", "2 coder", "1 LANES_LOG2_MAX", "6.2 lanes", "6.2 layout", "6.2 decode")
+def lanes(scene: Scene) -> bytes:
+    return _lanes(scene, [8] * scene.common.bands())
+
+
+@odd("2, 16 and 128 lanes in one picture", "2 coder", "6.2 lanes", "6.2 layout", "6.2 decode")
+def lanes_mixed(scene: Scene) -> bytes:
+    return _lanes(scene, [1, 4, 7])
+
+
+@odd("hyper-latents and symbols of any value: in the table, beside it and as far as escapes go, so that latents and planes are cut",
+     "1 SYMBOL_LIMIT", "1 LATENT_OFFSET", "6.1 order", "6.3 escape", "6.3 escape bits", "6.3 fill", "6.2 decode", "5.5")
+def symbols(scene: Scene) -> bytes:
+    rng = np.random.Generator(np.random.PCG64(7))
+    tables = reference.tables_of(scene.network.y_tables)
+    corners = (-SYMBOL_LIMIT + 1, SYMBOL_LIMIT - 1)
+
+    def choose(index: NDArray[np.int64]) -> NDArray[np.int64]:
+        first = np.array([table.first for table in tables])[index]
+        entries = np.array([table.escape() for table in tables])[index]
+        inside = first + rng.integers(0, 1 << 30, index.shape) % entries
+        beside = np.where(rng.integers(0, 2, index.shape), first - 1, first + entries) + rng.integers(-1, 2, index.shape)
+        kind = rng.integers(0, 1000, index.shape)
+        return np.where(kind < 960, inside, np.where(kind < 998, beside, rng.choice(corners, index.shape)))
+
+    shape = (1, scene.z.shape[1], scene.network.hyper)
+    hyper = [(rng.integers(0, 256, shape), 63), (np.zeros(shape, np.int64), 44), (np.full(shape, 255), 20)]
+    coded = [(q, 2, reference.encode_symbols(scene.freely_coded(z, q, choose), 2)) for z, q in hyper]
+    return join(scene.packets_of(coded))
+
+
+@odd("every entry of the tables of the hyper-latents, as far as the positions go, and escapes; all symbols 0",
+     "6.1 order", "6.3 escape", "5.4", "5.5")
+def hyper_latents(scene: Scene) -> bytes:
+    rows, columns, _ = scene.z.shape
+    position = np.arange(rows * columns).reshape(rows, columns)
+    channels = []
+    for number, table in enumerate(reference.tables_of(scene.network.z_tables)):
+        values = range(max(table.first - 1, 0), min(table.first + table.escape(), 255) + 1)        # one beside each end of the table
+        channels.append(np.array(values)[(position * max(len(values) // position.size, 1) + number) % len(values)])
+    z = np.stack(channels, 2)
+    coded = [scene.freely_coded(z[band:band + 1], scene.quality, np.zeros_like) for band in range(rows)]
+    return join(scene.packets_of([(scene.quality, 0, reference.encode_symbols(band, 0)) for band in coded]))
+
+
+@odd("the unused bits of the last escape byte are 1", "6.3 unused bits", "6.3 escape bits")
+def unused_bits(scene: Scene) -> bytes:
+    payloads = []
+    for coded in scene.symbols:
+        table, _ = coded[-1]
+        parts = parts_of([*coded[:-1], (table, table.first - 3)])        # sees to an escape; the last symbol is no other's context
+        if len(parts.bits) % 8 == 0:
+            parts = parts_of([*coded[:-1], (table, table.first - 1)])
+        payloads.append((scene.quality, 0, parts.payload("1")))
+    return join(scene.packets_of(payloads))
+
+
+# ---- references
+
+@odd("a texture reference, but none for the entropy parameters", "2 semantic", "1 NO_REFERENCE", "5.4", entries=lambda s, t, n: (NO_REFERENCE, t))
+def texture_only(scene: Scene) -> bytes:
+    return _as_usual(scene)
+
+
+@odd("a reference for the entropy parameters, but none for the ground decoder", "2 texture", "1 NO_REFERENCE", "5.4",
+     entries=lambda s, t, n: (s, NO_REFERENCE))
+def semantic_only(scene: Scene) -> bytes:
+    return _as_usual(scene)
+
+
+@odd("references that are not the nearest of the bank", "2 semantic", "2 texture", "5.4", "4.3", entries=lambda s, t, n: ((s + 1) % n, (t + 2) % n))
+def other_references(scene: Scene) -> bytes:
+    return _as_usual(scene)
+
+
+@odd("a bank is named, but no entry of it", "2 reference_kind", "2 bank_tag", "5.4", entries=lambda s, t, n: (NO_REFERENCE, NO_REFERENCE))
+def no_entries(scene: Scene) -> bytes:
+    return _as_usual(scene)
+
+
+@odd("a texture reference beyond the bank", "2.3 texture beyond", "2 texture", entries=lambda s, t, n: (s, n))
+def texture_beyond(scene: Scene) -> bytes:
+    return _as_usual(scene)
+
+
+# ---- packets
+
+def _written(scene: Scene) -> list[bytes]:
+    return [write_packet(*packet) for packet in scene.packets]
+
+
+@odd("packets in reverse order, noise between them, one of them twice", "2.3 bytes between", "2.3 sync and crc", "2.2 first counts", "2 sync")
+def order(scene: Scene) -> bytes:
+    written = _written(scene)
+    return b"RMP1 noise".join([*reversed(written), written[1]])
+
+
+@odd("the header packet is lost", "2 subset")
+def no_header(scene: Scene) -> bytes:
+    return b"".join(_written(scene)[1:])
+
+
+@odd("the header packet comes last and twice", "2 subset", "2 stream")
+def header_last(scene: Scene) -> bytes:
+    written = _written(scene)
+    return b"".join([*written[1:], written[0], written[0]])
+
+
+@odd("a later minor version with a longer header payload", "2.1 minor")
+def minor(scene: Scene) -> bytes:
+    header, payload = scene.packets[0]
+    return write_packet(header, payload[:1] + b"\7" + payload[2:] + b"later fields") + b"".join(_written(scene)[1:])
+
+
+@odd("fields appended to the header packet that read like a packet of band 1: what lies in a valid packet is not looked for packets",
+     "2.3 bytes between", "2.1 minor")
+def nested(scene: Scene) -> bytes:
+    (header, payload), written = scene.packets[0], _written(scene)
+    trap = write_packet(scene.packets[2][0], scene.packets[1][1])        # band 1 with the payload of band 0
+    return write_packet(header, payload[:1] + b"\1" + payload[2:] + trap) + b"".join(written[1:])
+
+
+@odd("the header packet has another number of packets, another profile and other hashes behind the tags: the tags decide",
+     "2.1 packets", "2.1 profile", "2.1 codec_hash", "2.1 bank_hash", "2.3 tags decide")
+def header_lies(scene: Scene) -> bytes:
+    (header, payload), written = scene.packets[0], _written(scene)
+    changed = payload[:2] + b"\0\0" + b"\xff" * 8 + payload[12:16] + bytes(4) + payload[20:24] + bytes(4)
+    return write_packet(header, changed) + b"".join(written[1:])
+
+
+@odd("sequence numbers in disorder, an image id of 0", "2 sequence", "2 image_id", "2.2 image id")
+def numbers(scene: Scene) -> bytes:
+    return join((header._replace(sequence=(7 - 9 * i) & 0xFFFF, image_id=0), payload) for i, (header, payload) in enumerate(scene.packets))
+
+
+@odd("noise before, between and after the packets: parts of syncs, the beginning of a packet, a packet whose length spans the next ones",
+     "2.3 bytes between", "2.3 sync and crc", "2 length", "1 PACKET_MAX")
+def false_packets(scene: Scene) -> bytes:
+    written = _written(scene)
+    spanning = FIELDS.pack(*scene.packets[1][0]._replace(length=len(written[1]) + len(written[2]))) + bytes(4)
+    longest = FIELDS.pack(*scene.packets[1][0]._replace(length=PAYLOAD_MAX)) + bytes(4)
+    return b"".join([b"R", b"RM", b"RMH", b"RMRMP", written[0], spanning, written[1], b"RMP1", written[2], longest, written[3],
+                     written[1][:HEADER_BYTES - 1]])
+
+
+@odd("a second packet of every band follows with another payload and a fitting CRC: the first counts", "2.2 first counts")
+def copies(scene: Scene) -> bytes:
+    bands = scene.packets[1:]
+    turned = [*bands[1:], bands[0]]
+    return join([scene.packets[0], *bands, *((header, other) for (header, _), (_, other) in zip(bands, turned, strict=True))])
+
+
+@odd("packets that disagree with the first of their band in quality, lanes or number of fragments are left out", "2.2 first counts", "2 fragments")
+def contradictions(scene: Scene) -> bytes:
+    head, *bands = scene.packets
+    changes = ({"quality": 63 - scene.quality}, {"coder": 3}, {"fragments": 2, "fragment": 1})
+    wrong: list[Packet] = [(header._replace(**change), payload)  # type: ignore[arg-type]
+                           for (header, payload), change in zip(bands, changes, strict=True)]
+    return join([head, *bands, *wrong])
+
+
+@odd("packets of other pictures, networks and sizes come in between, for the same bands", "2.3 foreign", "2 image_id")
+def foreign(scene: Scene) -> bytes:
+    head, *bands = scene.packets
+    h = scene.common
+    changes: tuple[dict[str, object], ...] = (
+        {"image_id": 1}, {"codec_tag": b"none"}, {"bank_tag": b"none"}, {"width": h.width + 1}, {"height": h.height + 1}, {"sample": h.sample ^ 16},
+        {"band_units": h.band_units + 4}, {"semantic": h.semantic ^ 1}, {"texture": h.texture ^ 1})
+    strange = [(bands[1][0]._replace(band=0, **change), bands[1][1]) for change in changes]  # type: ignore[arg-type]
+    return join([head, *strange, *bands])
+
+
+@odd("the fragments of a band in reverse order, the last one twice", "2 fragment", "2 fragments", "2.2 fragments", "2.2 full fragments")
+def fragments(scene: Scene) -> bytes:
+    head, *parts = scene.packets
+    return join([head, parts[-1], *reversed(parts)])
+
+
+@odd("a header packet that counts the bands wrongly or is too short is no packet, so its major version is not looked at",
+     "2 band", "2.3 range", "2.1 major", "2.1 short")
+def false_header(scene: Scene) -> bytes:
+    header, payload = scene.packets[0]
+    wrong = [header._replace(band=header.band + 1), header._replace(fragment=1), header._replace(fragments=2), header._replace(reserved=1),
+             header._replace(quality=64)]
+    assert header.sync == HEADER_SYNC
+    return join([*((each, b"\2" + payload[1:]) for each in wrong), (header, b"\2" + payload[1:27]), *scene.packets])
