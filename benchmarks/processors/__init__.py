@@ -1,0 +1,1 @@
+"""The runtimes and processors that `make verify-all` compares, and what sets them up."""

@@ -1,0 +1,1 @@
+"""`remac verify`: every runtime encodes and decodes, and what differs is named."""
