@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from benchmarks import speed_blocks
 from benchmarks.rd import PEER_TITLES, SET_TITLES
 from benchmarks.rd_blocks import (
     OURS,
@@ -22,18 +23,9 @@ from benchmarks.rd_blocks import (
 )
 from benchmarks.sources import MISSING, NotMeasuredError, Sources, mebibytes, number, percent, share, table
 from benchmarks.summary import ANCHOR_QUALITIES
+from remac_runtime.bench.cost import STAGES
 
 Block = Callable[[Sources], str]
-STAGES: Mapping[str, tuple[str, ...]] = {        # layers as FORMAT 4.2 names them
-    "analysis g_a": ("stem", "body", "reduce", "deep", "head"),
-    "hyper-analysis h_a": ("hyper_in", "hyper_out"),
-    "hyper-synthesis h_s": ("side_in", "side_mid", "side_out"),
-    "reference features": ("reference",),
-    **{f"entropy parameters, phase {p}": (f"hidden{p}", f"mean{p}", f"scale{p}") for p in range(4)},
-}
-SPEED_TITLES = {"remac-m": "remac, rover-m", "openjpeg": "JPEG 2000, OpenJPEG", "webp-m4": "WebP, method 4", "webp-m6": "WebP, method 6",
-                "jpeg": "JPEG, libjpeg-turbo"}
-SPEED_KINDS = {"pixels_to_bytes": "pixels in memory to bytes", "file_to_file": "file to file"}
 OUTCOMES = {"complete": "whole picture, nothing lost", "accepted": "decoded (the damage was given a valid CRC)", "losses": "decoded, losses reported"}
 WEIGHT_FILES = {
     "network.rmn": "the integer network with its CDF tables: the rover side, and what the codec hash is of",
@@ -70,18 +62,9 @@ def _headline_cost(sources: Sources) -> str:
             f"{_rover_bytes(report) / 1e6:.1f} MB of files on the rover.")
 
 
-def _headline_speed(sources: Sources) -> str:
-    result = sources["speed"]
-    timings = result["pixels_to_bytes"]
-    width, height = result["picture"]
-    return (f"**{timings[OURS]['mpix_per_s']:.0f} MPix/s** from pixels to bytes ({width}x{height}, one thread, {result['environment']['cpu']}): "
-            f"{timings['openjpeg']['times_ours']:.1f} times as fast as OpenJPEG, {timings['webp-m4']['times_ours']:.1f} times as fast as WebP "
-            "of method 4, in the same run.")
-
-
 def headline(sources: Sources) -> str:
     """Rate, cost and speed, a line each."""
-    return "\n".join(_each_line(sources, _headline_rate, _headline_cost, _headline_speed))
+    return "\n".join(_each_line(sources, _headline_rate, _headline_cost, speed_blocks.headline))
 
 
 # ---- the worked example
@@ -141,29 +124,6 @@ def macs(sources: Sources) -> str:
         f"of files on the rover, {sum(report['disk_bytes'].values()) / 1e6:.2f} MB with the ground decoder. Memory for the tensors of g_a and h_a: "
         f"{mebibytes(memory['predicted_bytes'])} predicted; a whole encode added {mebibytes(memory['added_bytes'])} to the process, "
         f"{mebibytes(memory['peak_bytes'])} at its peak."])
-
-
-def speed(sources: Sources) -> str:
-    """Encode times beside other codecs, memory and cold start."""
-    result = sources["speed"]
-    rows = []
-    for name in result["pixels_to_bytes"]:
-        cells = [SPEED_TITLES.get(name, name), f"{result['bytes'][name]:,}"]
-        for kind in SPEED_KINDS:
-            timing = result[kind][name]
-            cells += [f"{timing['median_ms']:.0f} ms", f"{timing['mpix_per_s']:.1f}", f"{timing['times_ours']:.2f}"]
-        rows.append(cells)
-    (width, height), env = result["picture"], result["environment"]
-    heads = ["encoder", "bytes", *(head for kind in SPEED_KINDS.values() for head in (f"{kind}: median", "MPix/s", "time / ours"))]
-    fresh = {name: f"{mebibytes(entry['peak_bytes'])} at its peak, {mebibytes(entry['loaded_bytes'])} of that before the picture, "
-                   f"{entry['cold_start_s']:.2f} s" for name, entry in result["fresh_process"].items()}
-    return "\n".join([
-        table(heads, rows), "",
-        f"{width}x{height}, quality {result['quality']}, one thread each, medians of {result['rounds']} rounds in turn; {env['cpu']} "
-        f"({'with' if env['vnni'] == 'True' else 'without'} VNNI), ONNX Runtime {env['onnxruntime']}; OpenJPEG {env['openjpeg']}, "
-        f"libwebp {env['libwebp']} and libjpeg-turbo through Pillow {env['pillow']}. The byte counts are not of equal quality.", "",
-        f"A fresh process that loads the model and the picture and encodes it once: {fresh['whole']}; "
-        f"in strips of 128 rows: {fresh['strips_of_128']}."])
 
 
 def checks(sources: Sources) -> str:
@@ -234,6 +194,7 @@ BLOCKS: Mapping[str, Block] = {
     "headline": headline, "example": example, "pictures": pictures,
     "rd": rate_distortion, "rd-plot": plot, "rd-pairs": pairs, "rd-curve": curve, "rd-images": images, "references": references, "limits": limits,
     "float-gap": float_gap, "rd-ranges": rate_ranges,
-    "macs": macs, "speed": speed, "checks": checks, "corruption": corruption, "corruption-kinds": corruption_kinds,
+    "macs": macs, "speed": speed_blocks.speed, "networks": speed_blocks.networks, "boards": speed_blocks.boards,
+    "prediction-error": speed_blocks.prediction_error, "checks": checks, "corruption": corruption, "corruption-kinds": corruption_kinds,
     "training": training, "files": files, "sample-points": sample_points,
 }

@@ -23,6 +23,7 @@ AVIF_QUALITIES = (15, 22, 30, 38, 46, 54, 62, 70, 78, 85, 91, 96, 99)
 AVIF_420_QUALITIES = (15, 30, 46, 62, 74, 85, 93, 99)      # fewer: these encoders take minutes a picture
 HEVC_QUALITIES = (10, 26, 42, 57, 71, 85, 92, 98)
 JPEG2000_RATIOS = (200.0, 140.0, 100.0, 70.0, 50.0, 36.0, 26.0, 18.0, 13.0, 9.5, 7.0, 5.0, 3.6)
+HTJ2K_STEPS = (0.3, 0.2, 0.14, 0.1, 0.07, 0.05, 0.035, 0.025, 0.018, 0.012, 0.009, 0.006, 0.004)
 JPEGXL_DISTANCES = (13.0, 9.0, 6.5, 4.5, 3.2, 2.2, 1.5, 1.0, 0.6, 0.35, 0.2, 0.1)
 
 Options = Callable[[float, bool], dict[str, Any]]
@@ -64,13 +65,13 @@ def jpeg(subsampling: str) -> Peer:
     return pillow_peer(name, f"Pillow JPEG, optimize, {subsampling}", "JPEG", JPEG_QUALITIES, options)
 
 
-def webp() -> Peer:
-    """Lossy WebP, slowest method; the format subsamples chroma, so its PSNR ends at 41 to 46 dB on colour
+def webp(method: int = 6) -> Peer:
+    """Lossy WebP, by default with the slowest method; the format subsamples chroma, so its PSNR ends at 41 to 46 dB on colour
     pictures. Pillow cannot switch off its noise shaping, which serves the eye and costs a little PSNR."""
     def options(quality: float, grey: bool) -> dict[str, Any]:
-        return {"quality": int(quality), "method": 6}
+        return {"quality": int(quality), "method": method}
 
-    return pillow_peer("webp", "Pillow WebP, method 6", "WEBP", WEBP_QUALITIES, options)
+    return pillow_peer("webp", f"Pillow WebP, method {method}", "WEBP", WEBP_QUALITIES, options)
 
 
 def jpeg2000() -> Peer:
@@ -84,17 +85,17 @@ def jpeg2000() -> Peer:
     return pillow_peer("jpeg2000", "Pillow JPEG 2000, irreversible, mct, one layer by ratio, codestream", "JPEG2000", JPEG2000_RATIOS, options)
 
 
-def avif(subsampling: str) -> Peer:
-    """AVIF still picture by libaom at speed 4, tuned for PSNR, no tiles (Pillow would cut large pictures into some).
+def avif(subsampling: str, speed: int = 4) -> Peer:
+    """AVIF still picture by libaom, by default at speed 4, tuned for PSNR, no tiles (Pillow would cut large pictures into some).
 
     libavif's own choice is to tune still pictures for perceived quality ("iq"), which costs 4 to 6 % of the JPEG bytes at equal PSNR.
     """
     def options(quality: float, grey: bool) -> dict[str, Any]:
-        chosen: dict[str, Any] = {"quality": int(quality), "speed": 4, "max_threads": 1, "autotiling": False, "advanced": {"tune": "psnr"}}
+        chosen: dict[str, Any] = {"quality": int(quality), "speed": speed, "max_threads": 1, "autotiling": False, "advanced": {"tune": "psnr"}}
         return chosen if grey else chosen | {"subsampling": subsampling}
 
     name, qualities = "avif" + subsampling.replace(":", ""), AVIF_QUALITIES if subsampling == "4:4:4" else AVIF_420_QUALITIES
-    return pillow_peer(name, f"Pillow AVIF, speed 4, {subsampling}, tune psnr, no tiles", "AVIF", qualities, options)
+    return pillow_peer(name, f"Pillow AVIF, speed {speed}, {subsampling}, tune psnr, no tiles", "AVIF", qualities, options)
 
 
 def hevc() -> Peer:
@@ -121,12 +122,12 @@ def hevc() -> Peer:
     return replace(pillow, encode=registered)
 
 
-def jpegxl() -> Peer:
-    """Lossy JPEG XL (VarDCT) by libjxl at effort 7, bare codestream; the quality is the Butteraugli distance it aims at, not PSNR."""
+def jpegxl(effort: int = 7) -> Peer:
+    """Lossy JPEG XL (VarDCT) by libjxl, by default at effort 7, bare codestream; the quality is the Butteraugli distance it aims at, not PSNR."""
     def encode(picture: Picture, distance: float) -> bytes:
         import imagecodecs
         samples = np.ascontiguousarray(picture[..., 0]) if is_grey(picture) else picture
-        return bytes(imagecodecs.jpegxl_encode(samples, distance=distance, effort=7, numthreads=1, usecontainer=False))
+        return bytes(imagecodecs.jpegxl_encode(samples, distance=distance, effort=effort, numthreads=1, usecontainer=False))
 
     def decode(coded: bytes) -> Picture:
         import imagecodecs
@@ -134,7 +135,26 @@ def jpegxl() -> Peer:
         planes = samples.reshape(*samples.shape[:2], -1)
         return np.ascontiguousarray(np.broadcast_to(planes, (*planes.shape[:2], 3)))
 
-    return Peer("jpegxl", "imagecodecs JPEG XL, effort 7, codestream", JPEGXL_DISTANCES, encode, decode)
+    return Peer("jpegxl", f"imagecodecs JPEG XL, effort {effort}, codestream", JPEGXL_DISTANCES, encode, decode)
+
+
+def htj2k() -> Peer:
+    """High-throughput JPEG 2000 by OpenJPH: 9/7 wavelet; the quality is the base step of the quantiser. Only its speed is measured.
+
+    Decoded by OpenJPEG: imagecodecs' own decoder lets samples that pass 255 wrap around, which costs up to 8 dB.
+    """
+    def encode(picture: Picture, step: float) -> bytes:
+        import imagecodecs
+        samples = np.ascontiguousarray(picture[..., 0]) if is_grey(picture) else picture
+        return bytes(imagecodecs.htj2k_encode(samples, step, reversible=False))
+
+    def decode(coded: bytes) -> Picture:
+        import imagecodecs
+        samples = np.asarray(imagecodecs.jpeg2k_decode(coded))
+        planes = samples.reshape(*samples.shape[:2], -1)
+        return np.ascontiguousarray(np.broadcast_to(planes, (*planes.shape[:2], 3)))
+
+    return Peer("htj2k", "imagecodecs HTJ2K (OpenJPH), irreversible", HTJ2K_STEPS, encode, decode)
 
 
 def all_peers() -> tuple[Peer, ...]:

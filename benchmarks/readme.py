@@ -21,7 +21,7 @@ from benchmarks.blocks import BLOCKS
 from benchmarks.sources import SOURCES, NotMeasuredError, Sources
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = (Path("README.md"), Path("weights", "rover-m", "README.md"), Path("docs", "experiments.md"))
+DOCUMENTS = (Path("README.md"), Path("weights", "rover-m", "README.md"), Path("docs", "experiments.md"), Path("boards", "README.md"))
 NETWORK = Path("weights", "rover-m", "network.rmn")
 RESULTS = Path("benchmarks", "results")
 BEGIN = re.compile(r"^<!-- figures: ([a-z0-9-]+) -->$")

@@ -40,6 +40,7 @@ SOURCES: Mapping[str, Source] = {
     "encoder": Source("encoder.json", _own),
     "example": Source("example.json", _own),
     "float-gap": Source("float_gap.json", _own),
+    "boards": Source("../../boards/figures.json", _own),        # packed by board_figures.py; it travels with the board files
     "training": Source("training.json", lambda content: None),
 }
 
