@@ -1,48 +1,135 @@
-"""The ground decoder to ONNX: `python export/ground_decoder.py --help`."""
+"""Export the ground decoders of a weights folder: ONNX for every machine, TensorRT engines for NVIDIA GPUs.
+
+Each decoder becomes FOLDER/ground/NAME@VERSION.onnx (opset 17; y_hat, quality, texture, share -> pixels, height and width dynamic), checked against
+PyTorch. Decoders there that belong to another codec are removed: they could not decode its streams. With --target an engine is built from each.
+"""
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-OPSET = 17
+if not __package__:     # run as a script: its own folder is on the path, the checkout is not
+    sys.path[:1] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "runtime")]
+
+import numpy as np
+
+from export.report import CheckResult
+from remac_runtime.errors import BadNetwork, RemacError
+from remac_runtime.ground import INPUTS, GroundFile
+from remac_runtime.model import GROUND_FOLDER, NETWORK_FILE
+from remac_runtime.network import read_network
+
+CHECKED_SIZES = ((4, 6), (10, 8))       # latents of the pictures that are compared with PyTorch
+ENGINE_SIZES = ((4, 4), (72, 100), (240, 320))      # latents of the least, the usual and the largest picture of an engine: up to 5120x3840
+EXAMPLES = """\
+examples:
+  python export/ground_decoder.py                                        # build/rover-m/ground/*.onnx from weights/rover-m
+  python export/ground_decoder.py --target sm86 --precision fp16         # and an engine, on a machine with or without a GPU
+  python export/ground_decoder.py --target orin                          # what an Orin needs to build its engine itself
+"""
 
 
-def export_decoder(weights: Path, out: Path) -> Path:
-    """Write `out` (decoder.onnx: y_hat, quality, texture, share -> pixels; height and width dynamic) from a weights folder, atomically."""
-    import onnx
+def example_inputs(latents: int, height: int, width: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Inputs of a decoder for a picture of 16*height x 16*width pixels: y_hat of a natural spread that falls with the channel, all in range."""
+    rng = np.random.default_rng(seed)
+    spread = np.geomspace(1 << 18, 1 << 12, latents)     # of rover-m's streams
+    y_hat = np.rint(rng.laplace(0, 1, (height, width, latents)) * spread).astype(np.int32)
+    texture = np.clip(np.rint(rng.normal(128, 20, (4, 8, 8, latents))), 0, 255).astype(np.uint8)
+    return y_hat, np.array([rng.uniform(0, 63)], np.float32), texture, np.array([seed % 2], np.float32)
+
+
+def export_decoder(weights: Path, folder: Path, name: str | None = None) -> tuple[GroundFile, CheckResult]:
+    """Write `folder`/ground/NAME@VERSION.onnx of one decoder of a weights folder, by default the one that the codec was trained with."""
+    from remac.weights import load_ground
+    return export_module(load_ground(weights, name), folder, read_network(weights / NETWORK_FILE).hash.hex())
+
+
+def export_module(module: Any, folder: Path, codec: str) -> tuple[GroundFile, CheckResult]:
+    """The same for a remac.weights.GroundModule of a codec (hash in hex)."""
     import torch
 
-    from remac.weights import load_ground
-
-    module = load_ground(weights)
+    from export import to_onnx_float
+    config = module.decoder.config
+    file = GroundFile(config.version, config.name, folder / GROUND_FOLDER / f"{config.name}@{config.version}.onnx")
     latents = len(module.norm)
-    texture = torch.full((4, 8, 8, latents), 128, dtype=torch.uint8)
-    example = (torch.zeros(8, 12, latents, dtype=torch.int32), torch.tensor([32.0]), texture, torch.ones(1))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(out.name + ".tmp")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(module, example, str(temporary), dynamo=False, opset_version=OPSET, input_names=["y_hat", "quality", "texture", "share"],
-                          output_names=["pixels"], dynamic_axes={"y_hat": {0: "h", 1: "w"}, "pixels": {0: "height", 1: "width"}})
-    model = onnx.load(str(temporary))
-    if model.opset_import[0].version != OPSET:
-        raise SystemExit(f"remac: the exporter wrote opset {model.opset_import[0].version}, not {OPSET}")
-    os.replace(temporary, out)
-    return out
+    graph = to_onnx_float.Graph(INPUTS, ("pixels",), {"y_hat": {0: "h", 1: "w"}, "pixels": {0: "height", 1: "width"}})
+    example: Any = tuple(torch.from_numpy(x) for x in example_inputs(latents, 8, 12))
+    to_onnx_float.export(module, example, graph, file.path, {"ground": file.label, "codec_hash": codec})
+    cases = [example_inputs(latents, *size, seed) for seed, size in enumerate(CHECKED_SIZES)]
+    return file, to_onnx_float.check_against_torch(file.label, module, file.path, INPUTS, cases)
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     epilog="example: python export/ground_decoder.py --out build/rover-m/ground/decoder.onnx")
-    parser.add_argument("--weights", type=Path, default=Path("weights/rover-m"))
-    parser.add_argument("--out", type=Path, default=Path("build/rover-m/ground/decoder.onnx"))
-    options = parser.parse_args(arguments)
-    print(export_decoder(options.weights, options.out))
-    return 0
+def latents_of(file: GroundFile) -> int:
+    """The channels of y_hat."""
+    import onnx
+    y_hat = next(entry for entry in onnx.load(str(file.path)).graph.input if entry.name == "y_hat")
+    return int(y_hat.type.tensor_type.shape.dim[2].dim_value)
+
+
+def remove_foreign(folder: Path, codec: str) -> list[Path]:
+    """Remove the decoders of a model folder that were not exported for this codec (hash in hex), with their engines; returns what was removed."""
+    import onnx
+
+    removed = []
+    for path in sorted((folder / GROUND_FOLDER).glob("*.onnx")):
+        try:
+            properties = {entry.key: entry.value for entry in onnx.load(str(path), load_external_data=False).metadata_props}
+        except Exception:       # protobuf's errors share no public base class: no network at all
+            properties = {}
+        if properties.get("codec_hash") != codec:
+            for left in (path, *path.parent.glob(f"{path.stem}.*.engine*")):
+                left.unlink()
+                removed.append(left)
+    return removed
+
+
+def export_decoders(weights: Path, folder: Path, names: Sequence[str] = ()) -> list[tuple[GroundFile, CheckResult]]:
+    """All decoders of a weights folder (or the named ones), the codec's own first. Raises BadNetwork for a name that it does not hold."""
+    from remac.weights import ground_decoders
+
+    held = [config.name for config in ground_decoders(weights)]
+    unknown = sorted(set(names) - set(held))
+    if unknown:
+        raise BadNetwork(f"{weights}: holds no decoder {', '.join(unknown)}; it holds {', '.join(held)}: name one of these with --decoder")
+    if not names:
+        remove_foreign(folder, read_network(weights / NETWORK_FILE).hash.hex())
+    return [export_decoder(weights, folder, name) for name in (names or held)]
+
+
+def parser() -> argparse.ArgumentParser:
+    from export.to_tensorrt import add_arguments
+    result = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--weights", type=Path, default=Path("weights/rover-m"), help="weights folder (weights/rover-m)")
+    result.add_argument("--out", type=Path, default=Path("build/rover-m"), metavar="FOLDER", help="model folder to write into (build/rover-m)")
+    result.add_argument("--decoder", action="append", default=[], metavar="NAME", help="only this decoder (may be repeated; default: all)")
+    add_arguments(result)
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        from export.manifest import refresh_manifest
+        from export.to_tensorrt import Work, build
+        exported = export_decoders(options.weights, options.out, options.decoder)
+        refresh_manifest(options.out)
+        for file, check in exported:
+            print(f"{file.path}: {file.path.stat().st_size:,} bytes; {'pass' if check.passed else 'FAIL'}: {check.detail}")
+        for file, _ in exported if options.target else ():
+            latents = latents_of(file)
+            feeds = [dict(zip(INPUTS, example_inputs(latents, *size, seed), strict=True)) for seed, size in enumerate(CHECKED_SIZES)]
+            build(Work(file.path, {"y_hat": [(*size, latents) for size in ENGINE_SIZES]}, feeds), options.target, options.precision)
+    except RemacError as error:
+        print(f"remac: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"remac: {error.name} is not installed: pip install -e '.[export]', or run `make encoder`", file=sys.stderr)
+        return 1
+    return 0 if all(check.passed for _, check in exported) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

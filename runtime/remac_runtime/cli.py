@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from remac_runtime.bench import arguments as bench_arguments
 from remac_runtime.errors import RemacError
 from remac_runtime.exits import MEANING, Exit, UsageError
 from remac_runtime.format import BAND_ROWS, BAND_UNIT, QUALITIES
 
 PLUGIN_GROUP = "remac.commands"   # entry points NAME = "module:main", main(arguments: list[str]) -> int
 DEBUG_VARIABLE = "REMAC_DEBUG"
-BACKENDS = ("onnxruntime", "numpy", "torch")
+BACKENDS = ("onnxruntime", "c99", "numpy", "torch")
 DEFAULT_QUALITY = 32
 
 _EXAMPLES = """\
@@ -26,8 +27,11 @@ examples:
   remac encode picture.png -o picture.rmc --target-bytes 60000
   remac encode sol/*.png -o packets/ --quality 40
   remac decode packets/*.rmc -o pictures/
+  remac enhance navcam.jpg -o navcam.png --map
+  remac ground archive/ -o pictures/ --enhance --workers 8
   remac info picture.rmc
   remac compare a.png b.png
+  remac verify --report verify.html
   remac view picture.rmc -o picture.html
 """
 
@@ -55,10 +59,12 @@ def _decibels(text: str) -> float:
     return value
 
 
-def _common(parser: argparse.ArgumentParser, engine: bool = True) -> None:
+def _common(parser: argparse.ArgumentParser, engine: bool = True, backend: bool = True) -> None:
     if engine:
         parser.add_argument("--model", type=Path, metavar="DIR", help="model folder (default: $REMAC_MODEL, then build/rover-m)")
-        parser.add_argument("--backend", choices=BACKENDS, help="engine of the integer network (default: onnxruntime where installed, else numpy)")
+    if engine and backend:
+        parser.add_argument("--backend", choices=BACKENDS, help="engine of the integer network (default: the fastest that works here)")
+    if engine:
         parser.add_argument("--threads", type=_number(1, 1024), default=1, metavar="N", help="threads of the engine (default 1), for the same bytes")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on standard output, and nothing else there")
 
@@ -90,6 +96,35 @@ def _decode_arguments(parser: argparse.ArgumentParser) -> None:
                         help="PNG, PGM or PPM to write, or a folder for a PNG of each stream")
     parser.add_argument("--strict", action="store_true", help="a damaged stream is an error instead of being concealed")
     parser.add_argument("--max-pixels", type=_number(1, 2 ** 31 - 1), metavar="N", help="refuse larger pictures (default 67108864)")
+    _ground_arguments(parser)
+    _common(parser)
+
+
+def _ground_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the ground segment makes pixels."""
+    parser.add_argument("--decoder", metavar="NAME@VERSION", help="ground decoder of the model folder (default: the newest), noted in the picture")
+    parser.add_argument("--enhance", action="store_true", help="enhance the decoded picture too (MarsQE)")
+    parser.add_argument("--ground-engine", choices=("onnxruntime", "tensorrt"), default="onnxruntime",
+                        help="engine of the ground networks (default onnxruntime); tensorrt needs engines built by export/ground_decoder.py")
+
+
+def _enhance_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGE.jpg", help="JPEG pictures; their quantisation tables choose how much is mended")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT.png|FOLDER", help="PNG to write, or a folder for a PNG of each picture")
+    parser.add_argument("--tile", type=_number(640, 16384, 128), default=1664, metavar="N",
+                        help="pixels a side that the network sees at a time (default 1664): less memory, the same picture within a grey level")
+    parser.add_argument("--enhancer", metavar="NAME@VERSION", help="enhancement network of the model folder (default: the newest)")
+    parser.add_argument("--map", action="store_true", help="also write OUT.map.png: the terrain classes and the references that were matched")
+    _common(parser, backend=False)
+
+
+def _ground_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="streams (.rmc), with --enhance JPEG pictures too, or folders of them")
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="folder for a PNG of each input; what it holds already is kept")
+    parser.add_argument("--workers", type=_number(1, 1024), default=1, metavar="N", help="processes on this machine (default 1)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler such as tcp://host:8786, whose workers see the same paths; "
+                        "they do the work instead")
+    _ground_arguments(parser)
     _common(parser)
 
 
@@ -102,6 +137,11 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="a picture, a NumPy array (.npy), or any other file, which is compared by its bytes")
     parser.add_argument("b", metavar="B")
     _common(parser, engine=False)
+
+
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    from remac_runtime.verify import arguments
+    arguments.add(parser)
 
 
 def _view_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,6 +161,16 @@ def _decode(options: argparse.Namespace) -> int:
     return commands.decode(options)
 
 
+def _ground(options: argparse.Namespace) -> int:
+    from remac_runtime.archive import coordinator as archive
+    return archive.run(options)
+
+
+def _enhance(options: argparse.Namespace) -> int:
+    from remac_runtime.enhance import command as enhance_command
+    return enhance_command.run(options)
+
+
 def _info(options: argparse.Namespace) -> int:
     from remac_runtime import info
     return info.run(options)
@@ -131,17 +181,37 @@ def _compare(options: argparse.Namespace) -> int:
     return compare.run(options)
 
 
+def _verify(options: argparse.Namespace) -> int:
+    from remac_runtime.verify import command
+    return command.run(options)
+
+
 def _view(options: argparse.Namespace) -> int:
     from remac_runtime import view
     return view.run(options)
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from remac_runtime.bench import command as bench_command
+    return bench_command.run(options)
+
+
+def _boards(options: argparse.Namespace) -> int:
+    from remac_runtime import boards_command
+    return boards_command.run(options)
+
+
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
     "encode": ("pictures to streams", _encode_arguments, _encode),
     "decode": ("streams to pictures; lost bands are concealed and reported", _decode_arguments, _decode),
+    "enhance": ("pictures without the traces of their compression: JPEG in, PNG out (MarsQE)", _enhance_arguments, _enhance),
+    "ground": ("decode (and enhance) an archive on many processes or machines; goes on where it was cut off", _ground_run_arguments, _ground),
     "info": ("what a stream holds: header, packets, hashes", _info_arguments, _info),
     "compare": ("compare two pictures, arrays or files element by element", _compare_arguments, _compare),
+    "verify": ("encode and decode with every runtime, which must all give the same bytes and latents", _verify_arguments, _verify),
     "view": ("a page or picture of a stream: image, bits per block, bands, references", _view_arguments, _view),
+    "bench": ("what an encode costs here: times, memory, energy, or import such a result", bench_arguments.bench, _bench),
+    "boards": ("the boards that are known, and what the codec would cost on them", bench_arguments.boards, _boards),
 }
 
 

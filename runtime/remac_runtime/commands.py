@@ -14,11 +14,14 @@ from typing import Any
 from remac_runtime import packets
 from remac_runtime.cli import DEBUG_VARIABLE, describe
 from remac_runtime.codec import Decoded, Decoder, EncodeOptions, Encoder
+from remac_runtime.enhance.enhancer import REMAC, Enhancer
 from remac_runtime.errors import BadInput
 from remac_runtime.exits import Exit, UsageError
 from remac_runtime.format import NO_REFERENCE, SIDE_MAX
+from remac_runtime.ground import GroundDecoder
 from remac_runtime.images import READABLE, load_picture, save_picture, write_atomically
 from remac_runtime.model import load_model
+from remac_runtime.progress import watcher
 
 STREAM_SUFFIX = ".rmc"
 
@@ -165,23 +168,37 @@ def reference(entry: int) -> int | None:
 
 def decode(options: argparse.Namespace) -> int:
     jobs = plan(options.streams, options.output, ".png")
-    with Decoder(load_model(options.model), options.backend, options.threads) as decoder:
-        return run_jobs(jobs, lambda job: _decode_one(job, decoder, options), options, "decoded")
+    model = load_model(options.model)
+    ground = GroundDecoder(model, options.threads, options.decoder, options.ground_engine)
+    with Decoder(model, options.backend, options.threads, ground) as decoder:
+        enhancer = _enhancer(decoder, options) if options.enhance else None
+        return run_jobs(jobs, lambda job: _decode_one(job, decoder, enhancer, options), options, "decoded")
 
 
-def _decode_one(job: Job, decoder: Decoder, options: argparse.Namespace) -> Outcome:
+def _enhancer(decoder: Decoder, options: argparse.Namespace) -> Enhancer:
+    enhancer = Enhancer(decoder.model, REMAC, threads=options.threads, engine=options.ground_engine, backend=options.backend)
+    enhancer.watch = watcher("tile")
+    return enhancer
+
+
+def _decode_one(job: Job, decoder: Decoder, enhancer: Enhancer | None, options: argparse.Namespace) -> Outcome:
     data = read_stream(job.source)
     start = time.perf_counter()
     decoded = decoder.decode(data, options.strict, options.max_pixels or packets.MAX_PIXELS)
-    picture = decoded.picture
+    picture, notes = decoded.picture, decoded.notes
+    if enhancer is not None:
+        enhanced = enhancer.enhance_decoded(decoded)
+        picture, notes = enhanced.picture, {**notes, **enhanced.notes}
     seconds = time.perf_counter() - start
-    save_picture(picture, job.output)
+    save_picture(picture, job.output, notes)
     report = decoded.report
     for line in loss_lines(decoded):
         warn(f"{job.place}{job.source}: {line}")
     lost = f", {len(report.lost_bands)} of {report.bands} bands lost" if report.lost_bands else ""
     facts = {"width": decoded.header.width, "height": decoded.header.height, "depth": picture.depth, "grey": picture.grey,
-             "quality": decoded.header.quality, "image_id": decoded.header.image_id, "bands": report.bands, "lost_bands": list(report.lost_bands),
+             "quality": decoded.header.quality, "image_id": decoded.header.image_id,
+             "decoder": notes["remac-decoder"], "enhancer": notes.get("remac-enhancer"),
+             "bands": report.bands, "lost_bands": list(report.lost_bands),
              "lost_rows": [list(rows) for rows in lost_rows(decoded)], "skipped_bytes": report.skipped_bytes, "seconds": round(seconds, 4)}
     text = f"{picture.size} {picture.depth}-bit {'grey' if picture.grey else 'colour'}, quality {decoded.header.quality}{lost}, {seconds:.2f} s"
     return Outcome(job, Exit.LOSS if report.lost_bands else Exit.OK, {**facts, "text": text})

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,16 @@ class Decoded:
     ground: GroundDecoder
     texture: NDArray[np.uint8] | None
 
+    @property
+    def notes(self) -> dict[str, str]:
+        """What made the picture, for the text of its file."""
+        from remac_runtime import __version__
+        return {"Software": f"remac {__version__}", "remac-decoder": self.ground.file.label, "remac-codec": self.header.codec_tag.hex()}
+
+    def with_texture(self, planes: NDArray[np.uint8] | None) -> Decoded:
+        """The same latents, to be decoded with another texture reference, `Decoder.texture(entry)`, or with none: for evaluations."""
+        return replace(self, texture=planes)
+
     @functools.cached_property
     def picture(self) -> images.Picture:
         """The picture, decoded by the ground decoder on first use."""
@@ -49,14 +59,17 @@ class Decoded:
 
 
 class Decoder:
-    """Decodes streams of one model. Use as a context manager, or call close(). `backend` may be one that is open already (it is then left open)."""
+    """Decodes streams of one model. Use as a context manager, or call close(). `backend` may be one that is open already (it is then left open).
 
-    def __init__(self, model: Model, backend: Backend | str | None = None, threads: int = 1) -> None:
+    `ground` chooses how latents become pixels, by default the newest decoder of the model folder in ONNX Runtime.
+    """
+
+    def __init__(self, model: Model, backend: Backend | str | None = None, threads: int = 1, ground: GroundDecoder | None = None) -> None:
         self.model = model
         self.owned = not isinstance(backend, Backend)
         self.backend = backend if isinstance(backend, Backend) else open_backend(backend, model.folder, model.network, threads)
         self.combined = rans.combine(model.network)
-        self.ground = GroundDecoder(model, threads)
+        self.ground = ground or GroundDecoder(model, threads)
 
     def close(self) -> None:
         if self.owned:
@@ -83,11 +96,12 @@ class Decoder:
             rows = [(4 * bands.slices[band].start, 4 * bands.slices[band].stop) for band in lost]
             y_hat = concealment.conceal(y_hat, rows)
         report = LossReport(lost, len(bands.slices), scanned.skipped_bytes)
-        return Decoded(header, y_hat, bits, report, self.ground, self._texture(header))
+        return Decoded(header, y_hat, bits, report, self.ground, self.texture(header.texture if header.reference_kind == 1 else NO_REFERENCE))
 
-    def _texture(self, header: packets.StreamHeader) -> NDArray[np.uint8] | None:
+    def texture(self, entry: int) -> NDArray[np.uint8] | None:
+        """The planes uint8[4,8,8,M] of a bank entry, None where there is no such entry: a stream may name one beyond the bank (FORMAT 2.3)."""
         bank = self.model.bank
-        return bank.planes[header.texture] if bank and header.reference_kind == 1 and header.texture < len(bank) else None
+        return bank.planes[entry] if bank and 0 <= entry < len(bank) else None
 
     def _path(self, header: packets.StreamHeader) -> EntropyPath:
         network, bank = self.model.network, self.model.bank

@@ -6,6 +6,8 @@ import math
 import os
 import re
 import threading
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -253,20 +255,29 @@ def _opaque(image: Any) -> Any:
 
 # ---- writing
 
-def save_picture(picture: Picture, path: Path | str) -> None:
-    """Write PNG (8 or 16 bit), PGM or PPM, by the suffix; whole or not at all. Deep samples keep their values. Raises BadInput, OSError."""
+def save_picture(picture: Picture, path: Path | str, notes: Mapping[str, str] | None = None) -> None:
+    """Write PNG (8 or 16 bit), PGM or PPM, by the suffix; whole or not at all. Deep samples keep their values. Raises BadInput, OSError.
+
+    `notes` say how it was made: text of the PNG, or comments of the PGM and PPM.
+    """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix == ".png":
-        content = png_bytes(picture.samples)
+        content = png_bytes(picture.samples, notes)
     elif suffix == (".pgm" if picture.grey else ".ppm"):
         rows, columns = picture.samples.shape[:2]
-        header = f"P{5 if picture.grey else 6}\n{columns} {rows}\n{(1 << picture.depth) - 1}\n".encode()
+        comments = "".join(f"# {key}: {' '.join(value.split())}\n" for key, value in (notes or {}).items())
+        header = f"P{5 if picture.grey else 6}\n{comments}{columns} {rows}\n{(1 << picture.depth) - 1}\n".encode("latin-1", "replace")
         content = header + picture.samples.astype(picture.samples.dtype.newbyteorder(">"), copy=False).tobytes()
     else:
         kinds = ".png or .pgm (the picture is grey)" if picture.grey else ".png or .ppm (the picture is in colour)"
         raise BadInput(f"{path}: cannot write {suffix or 'a name without suffix'}: name a {kinds} file")
     write_atomically(path, content)
+
+
+def temporary_prefix(path: Path) -> str:
+    """How the names of the unfinished files of `path` begin, so that whoever writes it next finds what a killed process left."""
+    return f".remac-{zlib.crc32(path.name.encode()):08x}-"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -277,7 +288,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             raise BadInput(f"{path}: is a folder: name a file")
         path.write_bytes(content)
         return
-    temporary = path.with_name(f".remac-{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = path.with_name(f"{temporary_prefix(path)}{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)

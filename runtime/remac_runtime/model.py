@@ -10,7 +10,9 @@ from remac_runtime.network import Bank, Network, read_bank, read_network
 
 MODEL_VARIABLE = "REMAC_MODEL"
 DEFAULT_MODEL = Path("build", "rover-m")
-NETWORK_FILE, BANK_FILE, DECODER_FILE = "network.rmn", "bank.rmb", Path("ground", "decoder.onnx")
+NETWORK_FILE, BANK_FILE = "network.rmn", "bank.rmb"
+GROUND_FOLDER = Path("ground")              # NAME@VERSION.onnx of each ground decoder (ground.py)
+ENHANCE_FOLDER = GROUND_FOLDER / "enhance"  # NAME@VERSION.onnx of each enhancement network (enhance.py)
 
 
 @dataclass(frozen=True)

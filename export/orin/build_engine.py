@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Build the engine on the board and check it: run in the folder that `python export/ground_decoder.py --target orin` made.
+
+Needs JetPack's own python3 with tensorrt and numpy, and torch or cuda-python for the check. Writes the engine with its .json, to be copied into the
+ground folder of the model, beside NAME@VERSION.onnx; `remac decode --ground-engine tensorrt` then uses it. Python 3.8 or newer.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+
+
+def build(trt: Any, request: dict[str, Any]) -> bytes:
+    """The serialised engine. Strong typing where this TensorRT has it (9 and newer); before, FP16 is allowed where the graph asks for it."""
+    log = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(log)
+    strong = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    flags = 1 << int(strong if strong is not None else trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
+    network = builder.create_network(flags)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse((HERE / request["onnx"]).read_bytes()):
+        sys.exit("the parser refused {}:\n{}".format(request["onnx"], "\n".join(str(parser.get_error(i)) for i in range(parser.num_errors))))
+    config = builder.create_builder_config()
+    if strong is None and request["precision"] == "fp16":
+        config.set_flag(trt.BuilderFlag.FP16)
+        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    profile = builder.create_optimization_profile()
+    for number in range(network.num_inputs):
+        tensor = network.get_input(number)
+        if -1 in tuple(tensor.shape):
+            profile.set_shape(tensor.name, *[tuple(shape) for shape in request["profile"][tensor.name]])
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        sys.exit("the builder gave up, see its messages above")
+    return bytes(memoryview(plan))
+
+
+def run(trt: Any, plan: bytes, inputs: dict[str, Any]) -> Any:
+    """The first output of the engine for inputs by name, on this GPU by way of torch."""
+    import torch
+    engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(plan)
+    context = engine.create_execution_context()
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    held = {}
+    for name in (n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT):
+        held[name] = torch.from_numpy(inputs[name]).cuda().contiguous()
+        if "INT32" in str(engine.get_tensor_dtype(name)):
+            held[name] = held[name].int()
+        context.set_input_shape(name, tuple(held[name].shape))
+        context.set_tensor_address(name, held[name].data_ptr())
+    for name in (n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.OUTPUT):
+        held[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=torch.float32, device="cuda")
+        context.set_tensor_address(name, held[name].data_ptr())
+        result = held[name]
+    stream = torch.cuda.Stream()
+    context.execute_async_v3(stream.cuda_stream)
+    stream.synchronize()
+    return result.cpu().numpy()
+
+
+def main() -> None:
+    request = json.loads((HERE / "request.json").read_text())
+    try:
+        import numpy as np
+        import tensorrt as trt
+    except ImportError as error:
+        sys.exit(f"{error.name} is missing: run this with JetPack's own python3")
+    plan = build(trt, request)
+    check = np.load(str(HERE / "check.npz"))
+    try:
+        found = run(trt, plan, {name[3:]: check[name] for name in check.files if name.startswith("in_")})
+    except ImportError as error:
+        sys.exit(f"{error.name} is missing, without which the engine cannot be checked: install NVIDIA's torch for JetPack")
+    difference = float(np.max(np.abs(found.astype(np.float64) - check["out"])))
+    print("largest difference from ONNX Runtime: {:g}, bound {:g}".format(difference, request["bound"]))
+    if not difference <= request["bound"]:
+        sys.exit("the engine is wrong here: build with --precision fp32 and report it")
+    (HERE / request["engine"]).write_bytes(plan)
+    sidecar = {"schema": 1, "engine": request["engine"], "engine_sha256": hashlib.sha256(plan).hexdigest(), "onnx": request["source"],
+               "onnx_sha256": request["source_sha256"], "target": "sm87", "package": "tensorrt", "version": trt.__version__,
+               "precision": request["precision"], "properties": request["properties"], "fp32_layers": []}
+    (HERE / (request["engine"] + ".json")).write_text(json.dumps(sidecar, indent=1) + "\n")
+    print("{}: {:,} bytes; copy it with its .json beside {}".format(request["engine"], len(plan), request["source"]))
+
+
+if __name__ == "__main__":
+    main()

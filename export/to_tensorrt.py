@@ -1,0 +1,186 @@
+"""TensorRT engines of the ground networks, for a GPU that need not be here, and what an Orin needs to build its own.
+
+An engine is built from the ONNX file by the package `tensorrt` where it is installed (Jetson, GPU workstations), otherwise by `tensorrt_rtx`, which
+builds for other GPUs too and needs none. Building is no proof of running: the engine's kernels are compiled on the GPU at first use. Beside it lies
+NAME.engine.json, by which the runtime tells whether it fits the GPU, the package and the network it has (`remac_runtime.ground_tensorrt`).
+"""
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from export import to_half
+from export.to_onnx_float import largest_difference, run_onnx
+from remac_runtime.errors import RemacError
+from remac_runtime.ground_tensorrt import PACKAGES, Sidecar, this_gpu
+
+CAPABILITIES = {"sm75": "SM75", "sm80": "SM80", "sm86": "SM86", "sm89": "SM89", "sm120": "SM120", "sm121": "SM121"}
+THIS_GPU, ORIN = "this-gpu", "orin"
+TARGETS = (*CAPABILITIES, THIS_GPU, ORIN)
+PRECISIONS = ("fp16", "fp32")
+ORIN_SCRIPT = Path(__file__).resolve().parent / "orin" / "build_engine.py"
+_LOG_LINES = 6
+
+Profile = Mapping[str, Sequence[Sequence[int]]]      # of inputs with free dimensions: least, usual and largest shape
+
+
+@dataclass(frozen=True)
+class Work:
+    """A network to build: its ONNX file, the shapes it must take, and inputs to measure magnitudes and differences on, by name."""
+
+    onnx: Path
+    profile: Profile
+    feeds: Sequence[Mapping[str, np.ndarray]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", choices=TARGETS, help="also build an engine for this GPU architecture; orin: what the board builds it from")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of the engine (default fp16; layers that overflow stay in fp32)")
+
+
+def package() -> str:
+    """The builder that is installed, tensorrt before tensorrt_rtx. Raises RemacError."""
+    for name in PACKAGES:
+        if importlib.util.find_spec(name) is not None:
+            return name
+    raise RemacError("building engines needs tensorrt (part of JetPack) or tensorrt_rtx: pip install -e '.[engines]'")
+
+
+def build(work: Work, target: str, precision: str) -> Path:
+    """Build one engine, print its facts, and return its path; for orin the folder to copy to the board. Raises RemacError."""
+    model, kept, difference = prepared(work, precision)
+    if target == ORIN:
+        return _for_orin(work, model, precision)
+    builder = package()
+    target = this_gpu() if target == THIS_GPU else target
+    if builder == "tensorrt_rtx" and target not in CAPABILITIES:
+        raise RemacError(f"tensorrt_rtx cannot build for {target}, only for {', '.join(CAPABILITIES)}: install tensorrt on that machine")
+    if builder == "tensorrt" and target != this_gpu():
+        raise RemacError(f"tensorrt builds for the GPU it runs on, {this_gpu()}, not for {target}: install tensorrt_rtx, or build on that machine")
+    engine = work.onnx.with_name(f"{work.onnx.stem}.{target}.{precision}.engine")
+    facts = _in_child(model, engine, {"package": builder, "capability": CAPABILITIES[target] if builder == "tensorrt_rtx" else None,
+                                      "profile": {name: [list(shape) for shape in shapes] for name, shapes in work.profile.items()}})
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    sidecar = Sidecar(engine.name, _hash(engine), work.onnx.name, _hash(work.onnx), target, builder, facts["version"], precision, properties, kept)
+    _write(engine.with_name(engine.name + ".json"), {**asdict(sidecar), "schema": 1, "fp32_layers": kept, "layers": facts["layers"]})
+    print(f"{engine}: {engine.stat().st_size:,} bytes for {target}, {builder} {facts['version']}, {precision}; its rounding costs up to "
+          f"{difference:g} grey levels or units of the output")
+    kinds = Counter(f"{kind} {kept_in}" for _, kind, kept_in in facts["layers"] if kept_in in {"FLOAT", "HALF"})
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    print(f"  {len(facts['layers'])} layers, {kinds.total()} of them on floats: {listed}")
+    print(f"  kept in fp32, as they overflow or sum squares: {', '.join(kept) or 'none'}")
+    return engine
+
+
+def prepared(work: Work, precision: str) -> tuple[onnx.ModelProto, list[str], float]:
+    """The graph that the builder gets, the layers kept in float32, and how far its rounding takes it from the original over the feeds."""
+    model = without_bytes(onnx.load(str(work.onnx)))
+    kept: list[str] = []
+    feeds = [floats(model, feed) for feed in work.feeds]
+    if precision == "fp16":
+        kept = to_half.kept_layers(model, feeds)
+        model = to_half.to_half(model, kept)
+    temporary = work.onnx.with_name(work.onnx.name + ".prepared.tmp")
+    try:
+        temporary.write_bytes((to_half.rounded(model) if precision == "fp16" else model).SerializeToString())
+        differences = [largest_difference(run_onnx(work.onnx, list(feed), list(feed.values())), run_onnx(temporary, list(now), list(now.values())))
+                       for feed, now in zip(work.feeds, feeds, strict=True)]
+    finally:
+        temporary.unlink(missing_ok=True)
+    return model, kept, max(differences, default=0.0)
+
+
+def without_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with float in place of uint8, which TensorRT has no kernels for: inputs, outputs and casts."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for info in (*result.graph.input, *result.graph.output):
+        if info.type.tensor_type.elem_type == TensorProto.UINT8:
+            info.type.tensor_type.elem_type = TensorProto.FLOAT
+    for node in result.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.UINT8:
+                attribute.i = TensorProto.FLOAT
+    del result.graph.value_info[:]
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def floats(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A feed with the types of the graph's inputs."""
+    kinds = {info.name: info.type.tensor_type.elem_type for info in model.graph.input}
+    return {name: x.astype(np.float32) if kinds.get(name) == TensorProto.FLOAT else x for name, x in feed.items()}
+
+
+def _in_child(model: onnx.ModelProto, engine: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Build in a process of its own; the engine appears whole or not at all. Raises RemacError with the last lines of the builder."""
+    root = Path(__file__).resolve().parents[1]
+    source, plan = (engine.with_name(f"{engine.name}.{kind}.tmp") for kind in ("onnx", "plan"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "runtime"), *(path for path in sys.path if path)])}
+    try:
+        source.write_bytes(model.SerializeToString())
+        child = subprocess.run([sys.executable, "-m", "export.to_tensorrt_build", str(source), str(plan), json.dumps(request)], env=environment,
+                               capture_output=True, text=True, check=False)
+        if child.returncode != 0 or not plan.is_file():
+            said = " | ".join(line.strip() for line in child.stderr.splitlines()[-_LOG_LINES:] if line.strip())
+            how = f"died of signal {-child.returncode}" if child.returncode < 0 else f"failed ({child.returncode})"
+            raise RemacError(f"{engine.name}: {request['package']} {how}: {said or 'it said nothing'}: try --precision fp32, or another version")
+        os.replace(plan, engine)
+        facts: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+        return facts
+    finally:
+        source.unlink(missing_ok=True)
+        plan.unlink(missing_ok=True)
+
+
+def trtexec_line(onnx_name: str, engine_name: str, profile: Profile) -> str:
+    """What JetPack's own tool is called with to build the same engine."""
+    shapes = [",".join(f"{name}:{'x'.join(map(str, shapes[place]))}" for name, shapes in profile.items()) for place in range(3)]
+    options = [f"--{kind}Shapes={text}" for kind, text in zip(("min", "opt", "max"), shapes, strict=True) if text]
+    return " ".join(["/usr/src/tensorrt/bin/trtexec", f"--onnx={onnx_name}", f"--saveEngine={engine_name}", "--stronglyTyped", *options])
+
+
+def _for_orin(work: Work, model: onnx.ModelProto, precision: str) -> Path:
+    """A folder with the ONNX file, inputs with the outputs that ONNX Runtime gives, and the script that builds and checks on the board."""
+    folder = work.onnx.with_name(f"{work.onnx.stem}.orin")
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{work.onnx.stem}.{precision}.onnx"
+    (folder / name).write_bytes(model.SerializeToString(deterministic=True))
+    feed = floats(model, work.feeds[0])
+    expected = run_onnx(work.onnx, list(work.feeds[0]), list(work.feeds[0].values()))
+    arrays: dict[str, Any] = {"out": expected.astype(np.float32), **{f"in_{key}": x for key, x in feed.items()}}
+    np.savez_compressed(folder / "check.npz", **arrays)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    _write(folder / "request.json", {"onnx": name, "source": work.onnx.name, "source_sha256": _hash(work.onnx), "precision": precision, "bound": 2.0,
+                                     "engine": f"{work.onnx.stem}.sm87.{precision}.engine", "properties": properties,
+                                     "profile": {key: [list(shape) for shape in shapes] for key, shapes in work.profile.items()}})
+    shutil.copyfile(ORIN_SCRIPT, folder / ORIN_SCRIPT.name)
+    line = trtexec_line(name, f"{work.onnx.stem}.sm87.{precision}.engine", work.profile)
+    (folder / "trtexec.txt").write_text(line + "\n", encoding="utf-8")
+    print(f"{folder}: copy it to the Orin and run there `python3 {ORIN_SCRIPT.name}` (builds and checks), or\n  {line}")
+    return folder
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,1 @@
+"""`remac ground`: archives of streams and pictures, on worker processes or a Dask cluster."""

@@ -1,0 +1,106 @@
+"""`remac ground`: decode, and enhance, an archive: many files, on many processes or machines.
+
+The work on one file is task.py's. Here files are collected, given to workers by an executor of the standard library or by Dask, and counted.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from remac_runtime.archive.task import DECODER, STREAM_SUFFIXES, Result, Settings, Task, is_picture, sha256
+from remac_runtime.archive.workers import in_process, in_processes, on_cluster
+from remac_runtime.enhance.enhancer import JPEG, MAKER, PICTURE_SUFFIXES, REMAC
+from remac_runtime.exits import Exit, UsageError
+from remac_runtime.ground import find_ground
+from remac_runtime.model import ENHANCE_FOLDER, GROUND_FOLDER, model_folder
+from remac_runtime.progress import Progress
+
+OUTPUT_SUFFIX = ".png"
+
+
+def run(options: argparse.Namespace) -> int:
+    pairs = collect(options.inputs, Path(options.output), options.enhance)
+    settings = settings_of(options, (source for source, _ in pairs))
+    tasks = [Task(str(source), str(output), settings) for source, output in pairs]
+    results = []
+    with Progress(len(tasks), "file") as bar:
+        for result in perform_all(tasks, options.workers, options.scheduler):
+            results.append(result)
+            bar.advance()
+            if result.error:
+                bar.say(f"remac: error: {result.source}: {result.error}")
+            elif not bar.shown and not options.json:
+                print(f"[{len(results)}/{len(tasks)}] {_line(result)}", flush=True)
+    report(results, options.json)
+    if any(result.error for result in results):
+        return Exit.FAILED
+    return Exit.LOSS if any(result.lost_bands for result in results) else Exit.OK
+
+
+def perform_all(tasks: Sequence[Task], workers: int, scheduler: str | None) -> Iterator[Result]:
+    """The results as they come. Raises RemacError where there are no workers."""
+    if scheduler is not None:
+        return on_cluster(tasks, scheduler)
+    return in_process(tasks) if workers == 1 or len(tasks) == 1 else in_processes(tasks, min(workers, len(tasks)))
+
+
+def settings_of(options: argparse.Namespace, sources: Iterable[Path]) -> Settings:
+    """The networks are chosen once, here, so that all workers use the same; only those that the sources need. Raises RemacError."""
+    folder = model_folder(options.model).resolve()
+    kinds = sorted({JPEG if is_picture(source) else REMAC for source in sources}) if options.enhance else []
+    decoder = find_ground(folder / GROUND_FOLDER, options.decoder)
+    enhancers = {kind: find_ground(folder / ENHANCE_FOLDER / kind, None, "enhancement network", maker=MAKER) for kind in kinds}
+    hashes = {kind: sha256(file.path.read_bytes()) for kind, file in {DECODER: decoder, **enhancers}.items()}
+    return Settings(str(folder), decoder.label, {kind: file.label for kind, file in enhancers.items()}, hashes,
+                    options.ground_engine, options.backend, options.threads)
+
+
+def collect(inputs: Sequence[str], folder: Path, enhance: bool) -> list[tuple[Path, Path]]:
+    """(source, output) of every file, absolute; those of an input folder keep their place below it. Raises UsageError."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"-o {folder} is a file: name a folder")
+    suffixes = (*STREAM_SUFFIXES, *(PICTURE_SUFFIXES if enhance else ()))
+    pairs: dict[Path, Path] = {}        # output: source
+    for name in map(Path, inputs):
+        found = [(name, Path(name.name))]
+        if name.is_dir():
+            found = [(path, path.relative_to(name)) for path in sorted(name.rglob("*")) if path.suffix.lower() in suffixes and path.is_file()]
+            if not found:
+                raise UsageError(f"{name}: holds no {', '.join(suffixes)} files: name another folder" + ("" if enhance else ", or use --enhance"))
+        elif name.suffix.lower() not in suffixes:
+            more = "" if enhance or name.suffix.lower() not in PICTURE_SUFFIXES else ": add --enhance for pictures"
+            raise UsageError(f"{name} is none of {', '.join(suffixes)}{more}")
+        for source, place in found:
+            output = (folder / place.with_suffix(OUTPUT_SUFFIX)).absolute()
+            if pairs.get(output, source.absolute()) != source.absolute():
+                raise UsageError(f"{pairs[output]} and {source} would both be written to {output}: use two output folders")
+            pairs[output] = source.absolute()
+    return [(source, output) for output, source in pairs.items()]
+
+
+def _line(result: Result) -> str:
+    lost = f", {len(result.lost_bands)} bands lost and concealed" if result.lost_bands else ""
+    return f"{result.source} -> {result.output}: " + ("there already" if result.skipped else f"{result.seconds:.2f} s") + lost
+
+
+def report(results: Sequence[Result], as_json: bool) -> None:
+    """The counts, and a table of what failed or was lost."""
+    failed = [result for result in results if result.error]
+    lost = [result for result in results if result.lost_bands]
+    skipped = sum(result.skipped for result in results)
+    done = len(results) - skipped - len(failed)
+    counts = {"files": len(results), "done": done, "there_already": skipped, "failed": len(failed), "lossy": len(lost)}
+    if as_json:
+        print(json.dumps({"command": "ground", **counts, "results": [asdict(result) for result in results]}, indent=1))
+        return
+    rows = [(result.source, result.error or "") for result in failed]
+    rows += [(result.source, f"bands {' '.join(map(str, result.lost_bands))} lost and concealed: receive them again") for result in lost]
+    width = max((len(source) for source, _ in rows), default=0)
+    for source, what in sorted(rows):
+        print(f"  {source.ljust(width)}  {what}", file=sys.stderr)
+    print(f"{done} done, {skipped} there already, {len(failed)} failed, {len(lost)} with losses, of {len(results)} files",
+          file=sys.stderr if failed else sys.stdout)

@@ -1,0 +1,1 @@
+"""`remac enhance`: MarsQE on compressed pictures of any size."""
