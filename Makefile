@@ -9,24 +9,29 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet $(PIP_FLAGS)
 STAMP := $(VENV)/.remac-installed
 C_SOURCES := $(wildcard runtime/setup.py runtime/remac_runtime/csrc/*)
-RESULTS := benchmarks/results
 CHECKED := $(wildcard remac calibration export benchmarks tests)
 # PyTorch spins at barriers when its threads outnumber the free cores: one thread is as fast on small pictures and never far slower.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup encoder test slow lint types gpu-bundle figures readme clean
+.PHONY: help setup encoder test slow lint types verify-all flight gpu-bundle figures report readme clean
 
 help:
 	@echo "make encoder     build the rover encoder into build/rover-m, check it, and encode a sample picture"
+	@echo "make flight      write the C99 flight encoder into build/flight"
 	@echo "make test        run the tests          make slow    run the tests that take minutes"
 	@echo "make lint types  ruff and mypy          make setup   only set up .venv"
+	@echo "make verify-all  compare every runtime and processor, emulated ones too, into docs/processors.md (an hour; installs what it needs)"
 	@echo "make figures     measure everything again into benchmarks/results (hours; needs the Mars pictures, docs/data.md)"
+	@echo "make report      write docs/report.html: all figures on one page"
 	@echo "make readme      write these figures into README.md, the model card and docs/experiments.md"
 	@echo "make gpu-bundle  pack what training on a GPU machine needs"
 	@echo "make clean       remove what was built (.venv too)"
 
 encoder: $(STAMP)
 	$(BIN)/python export/rover_encoder.py $(ARGS)
+
+flight: $(STAMP)
+	$(BIN)/python export/flight_c.py $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
@@ -40,22 +45,20 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy runtime/remac_runtime $(CHECKED)
 
+# What has passed is kept, so a run that was cut off goes on. Run by root, it installs the compilers and emulators too (Debian).
+verify-all: $(STAMP)
+	@test -f build/rover-m/analysis.onnx || $(BIN)/python export/rover_encoder.py
+	$(BIN)/python -m benchmarks.processors.run --install $(ARGS)
+
 gpu-bundle: $(STAMP)
 	$(BIN)/python -m remac.gpu_bundle $(ARGS)
 
-# Finished parts of rd_peers and rd_remac are kept, so a run that was cut off goes on. The speeds need an idle machine.
+# Finished parts are kept, so a run that was cut off goes on; `make figures ARGS="speed boards"` measures some. The speeds need an idle machine.
 figures: $(STAMP)
-	$(BIN)/python export/rover_encoder.py --out build/rover-m --json > $(RESULTS)/encoder.json.tmp
-	mv $(RESULTS)/encoder.json.tmp $(RESULTS)/encoder.json
-	$(BIN)/python -m benchmarks.speed
-	$(BIN)/python -m benchmarks.corruption
-	$(BIN)/python -m benchmarks.bit_exact
-	$(BIN)/python -m benchmarks.example
-	$(BIN)/python -m benchmarks.rd_remac
-	$(BIN)/python -m benchmarks.rd_remac --variant noref
-	$(BIN)/python -m benchmarks.rd_float
-	$(BIN)/python -m benchmarks.rd_peers
-	$(BIN)/python -m benchmarks.rd --codec-results $(RESULTS)/rd_remac.json
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+report: $(STAMP)
+	$(BIN)/python benchmarks/report.py -o docs/report.html
 
 readme: $(STAMP)
 	$(BIN)/python -m benchmarks.readme $(ARGS)
@@ -72,7 +75,7 @@ $(BIN)/python:
 
 # compressai is installed without its dependencies, which pin numpy < 2 and pull a torchvision that does not load beside a CPU build of torch.
 $(STAMP): $(BIN)/python pyproject.toml runtime/pyproject.toml Makefile $(C_SOURCES)
-	$(PIP) install -e './runtime[onnx,files]' -e '.[train,export,ground,bench,dev]'
+	$(PIP) install -e './runtime[onnx,files,ground]' -e '.[train,export,ground,bench,dev]'
 	$(PIP) install --no-deps compressai==1.2.8
 	@touch $@
 

@@ -116,11 +116,11 @@ def check_backend(model: Model, name: str, cases: Sequence[tuple[str, Expected]]
 
 
 def check_stream(model: Model, pixels: NDArray[np.uint8]) -> CheckResult:
-    """The bytes of the fast encoder and of the reference encoder, and the latents that the reference decoder gets from them."""
+    """The bytes that the exported graphs give and those of the reference encoder, and the latents that the reference decoder gets from them."""
     from remac_runtime.codec import Decoder, EncodeOptions, Encoder
     from remac_runtime.images import Picture
     title = "stream and latents equal the reference codec's"
-    with Encoder(model) as encoder, Decoder(model, encoder.backend) as decoder:
+    with Encoder(model, "onnxruntime") as encoder, Decoder(model, encoder.backend) as decoder:
         data = encoder.encode(Picture(pixels), EncodeOptions(quality=QUALITY))
         latents = decoder.decode(data, strict=True).y_hat
     wanted = reference.encode(pixels, 8, model.network, model.bank, QUALITY)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from remac_runtime.errors import BadNetwork
-from remac_runtime.model import BANK_FILE, DECODER_FILE, NETWORK_FILE
+from remac_runtime.model import BANK_FILE, GROUND_FOLDER, NETWORK_FILE
 from remac_runtime.network import Bank, Network
 from remac_runtime.topology import GRAPHS
 
@@ -21,9 +21,11 @@ TOOLS = ("numpy", "onnx", "onnxruntime", "onnxsim", "torch", "remac-runtime")
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model folder that exist, relative to it: network, bank, graphs, ground decoder."""
-    names = [Path(NETWORK_FILE), Path(BANK_FILE), *(Path(f"{graph}.onnx") for graph in GRAPHS), DECODER_FILE]
-    return [name for name in names if (folder / name).is_file()]
+    """The files of a model folder that exist, relative to it: network, bank, graphs, networks of the ground segment."""
+    names = [Path(NETWORK_FILE), Path(BANK_FILE), *(Path(f"{graph}.onnx") for graph in GRAPHS)]
+    found = (path.relative_to(folder) for path in (folder / GROUND_FOLDER).rglob("*.onnx"))
+    ground = sorted(path for path in found if path.parent.suffix != ".orin")       # what is copied to a board to build an engine there
+    return [*(name for name in names if (folder / name).is_file()), *ground]
 
 
 def tool_versions() -> dict[str, str]:
@@ -58,6 +60,13 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> Path:
     temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     return path
+
+
+def refresh_manifest(folder: Path) -> None:
+    """Describe the files anew where the folder has a manifest, as after an export of the ground segment's networks."""
+    if (folder / MANIFEST_FILE).is_file():
+        files = {name.as_posix(): _entry(folder / name) for name in model_files(folder)}
+        write_manifest(folder, {**read_manifest(folder), "files": files, "tools": tool_versions()})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

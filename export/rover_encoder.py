@@ -22,9 +22,11 @@ if not __package__:     # run as a script: its own folder is on the path, the ch
     sys.path[:1] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "runtime")]
 
 from export.report import CheckResult, Section, plain, render
+from remac_runtime.bench.cost import STAGES
 from remac_runtime.errors import RemacError
+from remac_runtime.ground import ground_files
 from remac_runtime.images import Picture, load_picture, psnr
-from remac_runtime.model import BANK_FILE, DECODER_FILE, NETWORK_FILE, Model, load_model
+from remac_runtime.model import BANK_FILE, GROUND_FOLDER, NETWORK_FILE, Model, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 BUDGET_KMAC = {"rover-m": 8.0, "rover-s": 2.0}      # of a whole encode, per pixel
@@ -87,15 +89,16 @@ def copy(source: Path, target: Path) -> None:
 
 
 def build_ground(weights: Path, folder: Path) -> CheckResult:
-    """The ground decoder from the weights folder, where it has one."""
-    title = "ground decoder built"
+    """The ground decoders from the weights folder, where it has some."""
+    title = "ground decoders built"
     if not (weights / "codec.safetensors").exists():
         return CheckResult(title, False, f"{weights / 'codec.safetensors'} is missing: pixels cannot be decoded")
     if importlib.util.find_spec("torch") is None:
         return CheckResult(title, False, "torch is not installed: pixels cannot be decoded")
-    from export.ground_decoder import export_decoder
-    path = export_decoder(weights, folder / DECODER_FILE)
-    return CheckResult(title, path.exists(), f"{path.stat().st_size} bytes")
+    from export.ground_decoder import export_decoders
+    exported = export_decoders(weights, folder)
+    facts = "; ".join(f"{file.label}, {file.path.stat().st_size} bytes: {check.detail}" for file, check in exported)
+    return CheckResult(title, all(check.passed for _, check in exported), facts)
 
 
 def mars_pictures(data: Path | None) -> list[Path]:
@@ -109,11 +112,14 @@ def arithmetic_checks(model: Model, sample: Path, data: Path | None) -> list[Che
     """The graphs' rules, and the comparison with the reference on the sample and on Mars pictures."""
     from export.layer_checks import check_backend, check_every_layer, check_stream, expected, windows
     from export.onnx_checks import check_folder
+    from remac_runtime.backends.c99_backend import best_kernel
     pictures = windows([sample, *mars_pictures(data)], *WINDOW)
     if not pictures:
         raise RemacError(f"{sample}: smaller than {WINDOW[1]}x{WINDOW[0]} pixels: name a larger picture with --sample")
     cases = [(name, expected(model, pixels)) for name, pixels in pictures]
     backends = [name for name in ("onnxruntime", "numpy", "torch") if importlib.util.find_spec(name) is not None]
+    if best_kernel(model.network) is not None:
+        backends.append("c99")
     return [*check_folder(model.folder, model.network), check_every_layer(model, cases),
             *(check_backend(model, name, cases) for name in backends), check_stream(model, pictures[0][1])]
 
@@ -124,7 +130,7 @@ def rate_and_quality(model: Model, picture: Picture) -> tuple[list[Point], Check
     from export.measure import jpeg_within
     from remac_runtime.codec import Decoder
     points: list[Point] = []
-    pixels, ground = picture.samples.shape[0] * picture.samples.shape[1], (model.folder / DECODER_FILE).exists()
+    pixels, ground = picture.samples.shape[0] * picture.samples.shape[1], bool(ground_files(model.folder / GROUND_FOLDER))
     for quality in QUALITIES:
         data = remac_runtime.encode(picture.samples, quality=quality, model=model.folder)
         with Decoder(model) as decoder:
@@ -192,19 +198,12 @@ def _say(message: str) -> None:
     print(f"{message} ...", file=sys.stderr, flush=True)
 
 
-STAGES = {
-    "analysis g_a": ("stem", "body", "reduce", "deep", "head"), "hyper-analysis h_a": ("hyper_in", "hyper_out"),
-    "hyper-synthesis h_s": ("side_in", "side_mid", "side_out"), "reference features": ("reference",),
-    **{f"entropy parameters, phase {p}": (f"hidden{p}", f"mean{p}", f"scale{p}") for p in range(4)},
-}
-
-
 def sections(report: Report) -> Sequence[Section]:
     """The table."""
     counts = {layer: count for layers in report.mac_per_pixel.values() for layer, count in layers.items()}
     total, (rows, columns) = sum(counts.values()), report.frame
     stages = [(name, sum(counts[layer] for layer in layers)) for name, layers in STAGES.items()]
-    rover = {name: size for name, size in report.disk_bytes.items() if not name.startswith(DECODER_FILE.parts[0])}
+    rover = {name: size for name, size in report.disk_bytes.items() if not name.startswith(f"{GROUND_FOLDER}/")}
     time, memory = report.latency, report.memory
     megapixels = rows * columns / 1e6
     return [

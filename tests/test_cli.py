@@ -16,7 +16,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ class FakeModel:
 class FakeEncoder:
     """Each band is the zlib stream of its padded pixels."""
 
-    def __init__(self, model: FakeModel, backend: str | None = None, threads: int = 1) -> None:
+    def __init__(self, model: FakeModel, backend: str | None = None, threads: int = 1, ground: object = None) -> None:
         self.arguments = (model, backend, threads)
 
     def __enter__(self) -> FakeEncoder:
@@ -74,6 +74,7 @@ class FakeDecoded:
     picture: Picture
     bits: np.ndarray
     report: LossReport
+    notes: ClassVar[dict[str, str]] = {"remac-decoder": "fake@1"}
 
 
 class FakeDecoder(FakeEncoder):
@@ -487,11 +488,12 @@ def test_references_in_the_view() -> None:
 @pytest.fixture
 def real(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small_model: Path) -> Path:
     """A working folder with a picture; the ground decoder, which needs trained weights, shows the first latents."""
-    from remac_runtime.ground import GroundDecoder
+    from remac_runtime.ground import GroundDecoder, GroundFile
 
     def show(self: GroundDecoder, y_hat: np.ndarray, *_: object) -> np.ndarray:
         return np.clip((y_hat[:, :, :3] >> 10) + 128, 0, 255).astype(np.uint8).repeat(16, 0).repeat(16, 1)
     monkeypatch.setattr(GroundDecoder, "decode", show)
+    monkeypatch.setattr(GroundDecoder, "file", GroundFile(1, "fake", tmp_path))
     monkeypatch.setenv("REMAC_MODEL", str(small_model))
     monkeypatch.chdir(tmp_path)
     Image.open(ROOT / "samples" / "spirit_husband_hill_terrain.png").convert("RGB").crop((0, 0, 150, 140)).save("a.png")

@@ -15,6 +15,7 @@ from terrain import terrain
 
 from export import layer_checks, manifest, measure, onnx_checks, onnx_memory, report, rover_encoder, to_onnx
 from remac_runtime import topology
+from remac_runtime.bench import cost as bench_cost
 from remac_runtime.errors import BadNetwork, RemacError
 from remac_runtime.model import Model, load_model
 from remac_runtime.network import KERNEL_3, Network, read_network
@@ -69,6 +70,16 @@ def test_counts_include_the_padding(model: Model) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_costs_counted_from_shapes_are_those_of_the_graphs(model: Model) -> None:
+    """`remac bench` counts without any graph."""
+    height, width = 100, 200
+    counted = {layer: count for graph in onnx_checks.count_macs(model.folder, height, width).values() for layer, count in graph.items()}
+    scale = bench_cost.padded_pixels(height, width) / (height * width)
+    costs = bench_cost.layer_costs(bench_cost.shape_of(model.network, model.bank), height, width)
+    assert {layer.name: pytest.approx(layer.mac * scale) for layer in costs} == counted
+    assert sum(bench_cost.by_stage(costs).values()) == pytest.approx(sum(layer.mac for layer in costs))
+
+
 def test_counts_equal_fvcore(model: Model) -> None:
     """fvcore counts the same data flow as torch runs it."""
     import torch
@@ -174,8 +185,8 @@ def test_manifest_shows_every_change(folder: Path) -> None:
     (folder / "side.onnx").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     (folder / "bank.rmb").unlink()
     (folder / "ground").mkdir()
-    (folder / "ground" / "decoder.onnx").write_bytes(b"new")
-    assert [line.split(":")[0] for line in manifest.differences(folder)] == ["bank.rmb", "side.onnx", "ground/decoder.onnx"]
+    (folder / "ground" / "moderate@1.onnx").write_bytes(b"new")
+    assert [line.split(":")[0] for line in manifest.differences(folder)] == ["bank.rmb", "side.onnx", "ground/moderate@1.onnx"]
 
 
 @pytest.mark.parametrize(("content", "message"), [
@@ -243,15 +254,15 @@ def test_build_without_ground_decoder_fails_but_leaves_a_whole_folder(
     code = rover_encoder.main(arguments(model.folder, tmp_path / "built", samples / "spirit_husband_hill_terrain.png", "--json"))
     printed = capsys.readouterr()
     found = json.loads(printed.out)
-    assert code == 1 and [check["name"] for check in found["checks"] if not check["passed"]] == ["ground decoder built"]
-    assert "check failed: ground decoder built" in printed.err and "Traceback" not in printed.err
+    assert code == 1 and [check["name"] for check in found["checks"] if not check["passed"]] == ["ground decoders built"]
+    assert "check failed: ground decoders built" in printed.err and "Traceback" not in printed.err
     assert not found["passed"] and found["points"][0]["psnr_db"] is None and found["points"][0]["num_bytes"] < found["points"][1]["num_bytes"]
     assert not list(manifest.differences(tmp_path / "built")) and not list((tmp_path / "built").rglob("*.tmp"))
 
 
 def test_build_passes_and_prints_one_table(
         model: Model, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rover_encoder, "build_ground", lambda weights, folder: report.CheckResult("ground decoder built", True))
+    monkeypatch.setattr(rover_encoder, "build_ground", lambda weights, folder: report.CheckResult("ground decoders built", True))
     assert rover_encoder.main(arguments(model.folder, tmp_path / "built", samples / "spirit_husband_hill_terrain.png")) == 0
     printed = capsys.readouterr().out
     assert "total" in printed and "100.0 %" in printed and "FAIL" not in printed

@@ -26,11 +26,12 @@ class Rule:
 
 
 RULES = {
-    "runtime/remac_runtime": Rule(frozenset({"numpy", "remac_runtime"}), frozenset({"onnxruntime", "torch", "tensorrt", "PIL", "dask"})),
+    "runtime/remac_runtime": Rule(frozenset({"numpy", "remac_runtime"}), frozenset({"onnxruntime", "torch", "PIL", "dask", "tqdm"})),
     "remac": Rule(frozenset({"torch", "numpy", "PIL", "remac", "remac_runtime"}), frozenset({"tqdm", "matplotlib", "safetensors"}),
                   {"compressai": ("compressai_import",), "safetensors": ("weights",)}),
     "calibration": Rule(frozenset({"torch", "numpy", "calibration", "remac", "remac_runtime"}), frozenset({"tqdm", "PIL"})),
-    "export": Rule(frozenset({"numpy", "export", "remac_runtime"}), frozenset({"remac", "torch", "onnx", "onnxsim", "onnxruntime", "fvcore", "PIL"}),
+    "export": Rule(frozenset({"numpy", "export", "remac_runtime"}),
+                   frozenset({"remac", "torch", "onnx", "onnxsim", "onnxruntime", "fvcore", "tensorrt", "PIL"}),
                    dict.fromkeys(("remac", "torch", "onnx", "onnxsim"), ("to_*", "onnx_*"))),
     "benchmarks": Rule(frozenset({"numpy", "scipy", "PIL", "tqdm", "benchmarks", "remac_runtime"}), frozenset({"*", "remac", "calibration"})),
 }
