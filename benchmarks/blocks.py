@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from benchmarks import speed_blocks
+from benchmarks import exactness_blocks, speed_blocks
 from benchmarks.rd import PEER_TITLES, SET_TITLES
 from benchmarks.rd_blocks import (
     OURS,
@@ -196,5 +196,6 @@ BLOCKS: Mapping[str, Block] = {
     "float-gap": float_gap, "rd-ranges": rate_ranges,
     "macs": macs, "speed": speed_blocks.speed, "networks": speed_blocks.networks, "boards": speed_blocks.boards,
     "prediction-error": speed_blocks.prediction_error, "checks": checks, "corruption": corruption, "corruption-kinds": corruption_kinds,
+    "verify": exactness_blocks.verify, "differential": exactness_blocks.differential, "flight": exactness_blocks.flight,
     "training": training, "files": files, "sample-points": sample_points,
 }

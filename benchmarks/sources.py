@@ -41,6 +41,9 @@ SOURCES: Mapping[str, Source] = {
     "example": Source("example.json", _own),
     "float-gap": Source("float_gap.json", _own),
     "boards": Source("../../boards/figures.json", _own),        # packed by board_figures.py; it travels with the board files
+    "verify": Source("verify.json", _own),
+    "differential": Source("differential.json", _own),
+    "flight": Source("flight.json", _own),
     "training": Source("training.json", lambda content: None),
 }
 

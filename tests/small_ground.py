@@ -92,13 +92,12 @@ def _liven(module: Any) -> None:
 
 def write_small_enhancer(folder: Path, trained: str = "20 50") -> None:
     """ground/enhance of a small model folder that has its decoder: MarsQE for JPEG and for streams, segmenter, dictionary of a terrain."""
-    from terrain import terrain
-
     from export.marsqe import export_model, export_segmenter
     from remac.segmenter import Segmenter
     from remac_runtime.codec import EncodeOptions, Encoder
     from remac_runtime.images import Picture
     from remac_runtime.model import ENHANCE_FOLDER, load_model
+    from remac_runtime.terrain import terrain
     out, properties = folder / ENHANCE_FOLDER, {"dictionary_decoder": SMALL_DECODER, "trained": trained}
     assert all(one.check.passed for one in export_model(small_marsqe(), out / "jpeg", "marsqe", 1, properties))
     shutil.copytree(out / "jpeg", out / "remac")

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from small_ground import write_small_decoder
 from small_network import write_small_model
-from terrain import terrain
 
 from remac_runtime import cli
 from remac_runtime.archive import coordinator as archive
@@ -28,6 +27,7 @@ from remac_runtime.exits import Exit
 from remac_runtime.images import Picture, load_picture, save_picture, temporary_prefix
 from remac_runtime.model import load_model
 from remac_runtime.png import png_text
+from remac_runtime.terrain import terrain
 
 ROOT = Path(__file__).resolve().parents[1]
 STREAMS = 6

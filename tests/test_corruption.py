@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from terrain import terrain
 
 from benchmarks import corruption
 from benchmarks.corruption import FORGED, HEADER_BYTES, KINDS, Case, Decode, DecodedLatents, Source
@@ -17,6 +16,7 @@ from remac_runtime import packets, reference
 from remac_runtime.codec import Decoder
 from remac_runtime.errors import CorruptStream, UnsupportedStream
 from remac_runtime.model import Model, load_model
+from remac_runtime.terrain import terrain
 
 # What a kind cannot do to a stream, whatever the seed.
 HARMLESS = {"packets_duplicated", "packets_reordered"}

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_ground import small_marsqe, write_small_decoder, write_small_enhancer
 from small_network import write_small_model
-from terrain import terrain
 
 from remac_runtime import cli
 from remac_runtime.codec import EncodeOptions, Encoder
@@ -29,6 +28,7 @@ from remac_runtime.exits import Exit
 from remac_runtime.images import Picture, load_picture
 from remac_runtime.model import load_model
 from remac_runtime.png import png_text
+from remac_runtime.terrain import terrain
 
 
 def jpeg(pixels: np.ndarray, quality: int = 30, **options: Any) -> bytes:

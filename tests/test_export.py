@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from terrain import terrain
 
 from export import layer_checks, manifest, measure, onnx_checks, onnx_memory, report, rover_encoder, to_onnx
 from remac_runtime import topology
@@ -19,6 +18,7 @@ from remac_runtime.bench import cost as bench_cost
 from remac_runtime.errors import BadNetwork, RemacError
 from remac_runtime.model import Model, load_model
 from remac_runtime.network import KERNEL_3, Network, read_network
+from remac_runtime.terrain import terrain
 from remac_runtime.topology import GRAPHS
 
 Models = dict[str, onnx.ModelProto]

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from small_ground import small_module, write_small_decoder
 from small_network import write_small_model
-from terrain import terrain
 
 from export import ground_decoder
 from export.to_onnx_float import check_against_torch, largest_difference, run_onnx, run_torch
@@ -24,6 +23,7 @@ from remac_runtime.ground import INPUTS, GroundDecoder, GroundFile, find_ground,
 from remac_runtime.images import Picture, load_picture, save_picture
 from remac_runtime.model import Model, load_model
 from remac_runtime.png import png_bytes, png_text
+from remac_runtime.terrain import terrain
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from terrain import terrain
 
 from remac_runtime import packets
 from remac_runtime.codec import EncodeOptions, Encoder
 from remac_runtime.images import as_picture
 from remac_runtime.model import Model
 from remac_runtime.network import read_bank, read_network
+from remac_runtime.terrain import terrain
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "rover-m"
 HEIGHT, WIDTH = 1152, 1600

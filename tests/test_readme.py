@@ -85,6 +85,19 @@ def boards_result() -> dict[str, Any]:
             "measured": [{**run, "used_to_calibrate": used, "valid": True} for used in (True, False)]}
 
 
+def exactness_results() -> dict[str, dict[str, Any]]:
+    fuzzed = {"cases": 20, "failures": 0, "compared_with_python": 5}
+    build = {"processor": "RV64", "same_bytes": True, "code_bytes": 1000, "constant_bytes": 2_000_000, "stack_bytes": 1024,
+             "instructions_per_pixel": {"g_a": 10.0, "rANS": 1.0}}
+    return {
+        "verify": {"codec_hash": HASH, "passed": True, "encoders": ["a"], "decoders": ["a", "b"], "matrix": [["pass", "unsupported"]],
+                   "cases": [{"decoders_only": False}, {"decoders_only": True}]},
+        "differential": {"codec_hash": HASH, "cases": 10, "compared": 30, "engines": ["numpy", "c99"], "differences": 0,
+                         "bands": fuzzed, "streams": fuzzed},
+        "flight": {"codec_hash": HASH, "builds": [build], "memory": {"width": 160, "height": 120, "strip_rows": 16, "work_bytes": 1, "keep_bytes": 2},
+                   "prediction": {"assumption": "A guess.", "boards": [{"name": "X", "clock_mhz": 100, "seconds": 1.0, "cpu_joules": 5}]}}}
+
+
 def other_results() -> dict[str, dict[str, Any]]:
     coded = {"bytes": 1000, "quality": 10, "psnr": 30.0}
     stage = {"stage": "float", "steps": 1000, "batch": 3, "processes": 2, "patch": 256, "seconds": 3600.0, "hardware": "2 cores", "command": "train"}
@@ -95,6 +108,7 @@ def other_results() -> dict[str, dict[str, Any]]:
                     "comparison": {"size": [100, 80], "crop": [0, 0, 10, 10], "heat_top_bpp": 1.5, "remac": coded, "jpeg": coded}},
         "boards": boards_result(),
         "float-gap": {"codec_hash": HASH, "sets": {"test": {"integer_estimate": 0.0123, "real_bytes": None}}},
+        **exactness_results(),
         "training": {"profile": "rover-m", "stages": [stage], "data": "pictures"}}
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from terrain import terrain
 
 from remac_runtime import reference, reference_packets
 from remac_runtime.errors import BadInput, CorruptStream, UnsupportedStream, WrongModel
 from remac_runtime.format import NEIGHBOURS, NO_REFERENCE, PHASES, SYMBOL_LIMIT
 from remac_runtime.network import Bank, Layer, Network, read_bank, read_network
+from remac_runtime.terrain import terrain
 
 HALF = reference.Table(5, [0, 8192, 16384])                    # one symbol (5) and the escape, half each
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from terrain import terrain
+
+from remac_runtime.terrain import terrain
 
 pytest.importorskip("torch")
 

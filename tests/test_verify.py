@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from terrain import terrain
 
 from remac_runtime import cli, reference
 from remac_runtime.errors import BadInput
 from remac_runtime.images import Picture, save_picture
 from remac_runtime.model import Model
 from remac_runtime.network import LAYERS
+from remac_runtime.terrain import terrain
 from remac_runtime.verify import engines
 from remac_runtime.verify.matrix import BAD, CaseResult, Cell, Matrix, Outcome, tally
 from remac_runtime.verify.runtimes import Runtime, command_line, misses

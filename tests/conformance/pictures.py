@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from terrain import hashed, terrain
+
+from remac_runtime.terrain import hashed, terrain
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 GENERATED = ("terrain", "noise", "flat")
