@@ -27,7 +27,7 @@ KEPT_HALF = ("decoder.linear",)        # the linear path carries the picture at 
 _INT8_MAX = 127
 
 
-def _packed(name: str, value: Tensor) -> dict[str, Tensor]:
+def packed(name: str, value: Tensor) -> dict[str, Tensor]:
     """Convolution weights float[O,I,k,k] as int8 with a float16 scale per output channel; everything else as it is."""
     if value.ndim != 4 or name.startswith(KEPT_HALF):
         return {name: value.half() if value.ndim == 4 else value}
@@ -66,7 +66,7 @@ def save_codec(codec: Codec, path: Path) -> None:
     tensors: dict[str, Tensor] = {f"{name}.{FRACTION}": _fraction(layer) for name, layer in layers.items()}
     for name, value in codec.state_dict().items():
         if name not in rover and value.numel():
-            tensors.update(_packed(name, value.detach().cpu()))
+            tensors.update(packed(name, value.detach().cpu()))
     save_file({name: value.contiguous() for name, value in tensors.items()}, path, {"profile": codec.config.name, "version": "1"})
 
 
@@ -129,7 +129,7 @@ def save_decoder(decoder: RefDecoder, folder: Path, codec_hash: str) -> Path:
     path = folder / DECODER_FILES.format(decoder.config.name)
     tensors: dict[str, Tensor] = {}
     for name, value in decoder.state_dict().items():
-        tensors.update(_packed(f"decoder.{name}", value.detach().cpu()))
+        tensors.update(packed(f"decoder.{name}", value.detach().cpu()))
     temporary = path.with_name(path.name + ".tmp")
     save_file({name: value.contiguous() for name, value in tensors.items()}, temporary,
               {"decoder": decoder.config.name, "version": str(decoder.config.version), "codec": codec_hash})
