@@ -22,13 +22,16 @@ ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "runs" / "gpu-bundle"
 PICTURE_BUDGET = 24 << 20          # with a checkpoint and the checkout itself it must stay below 64 MiB
 QUALITIES = (97, 95, 93, 90)       # WebP; the first whose pictures fit the budget is taken
-RUNNER = '''"""Train or resume: python train.py [arguments of remac.train_codec]"""
+RUNNER = '''"""Train or resume: python train.py [remac.train_codec|remac.train_marsqe] [its arguments]"""
 import os, subprocess, sys
 here = os.path.dirname(os.path.abspath(__file__))
 environment = dict(os.environ, PYTHONPATH=os.pathsep.join([here, os.path.join(here, "runtime")]), REMAC_DATA=os.path.join(here, "data"))
+module = sys.argv.pop(1) if sys.argv[1:] and sys.argv[1].startswith("remac.") else "remac.train_codec"
 start = ["--start", os.path.join(here, "start.pt")] if os.path.exists(os.path.join(here, "start.pt")) else []
-arguments = sys.argv[1:] or ["--stage", "quantised", "--batch", "16", "--out", os.path.join(here, "run"), *start]
-sys.exit(subprocess.call([sys.executable, "-m", "remac.train_codec", *arguments], env=environment))
+defaults = {"remac.train_codec": ["--stage", "quantised", "--batch", "16"],
+            "remac.train_marsqe": ["--batch", "64", "--steps", "8000", "--workers", "14"]}
+arguments = sys.argv[1:] or [*defaults[module], "--out", os.path.join(here, "run"), *start]
+sys.exit(subprocess.call([sys.executable, "-m", module, *arguments], env=environment))
 '''
 
 
@@ -62,28 +65,46 @@ def slimmed(state: dict[str, Any]) -> dict[str, Any]:
     return {"stage": state.get("stage", "float"), "rate": state["rate"], "model": model}
 
 
+def pack_marsqe(weights: Path, start: Path | None, out: Path) -> None:
+    """What `remac.train_marsqe` needs besides: the segmenter, the dictionary decoded (here, where the codec is), averaged weights to start from."""
+    from remac.matching import DICTIONARY_FILE, load_dictionary, mosaic_of
+    from remac.segmenter import SEGMENTER_FILE, load_segmenter
+    target = out / "weights" / "marsqe"
+    target.mkdir(parents=True)
+    torch.save(load_segmenter(weights).state_dict(), (target / SEGMENTER_FILE).with_suffix(".pt"))
+    Image.fromarray(mosaic_of(load_dictionary(weights / DICTIONARY_FILE))).save((target / DICTIONARY_FILE).with_suffix(".png"))
+    if start:
+        average = torch.load(start, map_location="cpu", weights_only=True)["average"]
+        torch.save({"average": {name: value.half() for name, value in average.items()}}, out / "start.pt")
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m remac.gpu_bundle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
     parser.add_argument("--start", type=Path, help="checkpoint to start from")
+    parser.add_argument("--marsqe", action="store_true", help="for remac.train_marsqe instead of the codec; --start is one of its checkpoints")
     options = parser.parse_args(arguments)
+    bundle = BUNDLE.with_name(f"{BUNDLE.name}-marsqe") if options.marsqe else BUNDLE
     try:
         data = data_folder(options.data)
-        shutil.rmtree(BUNDLE, ignore_errors=True)
-        quality, total = pack_pictures(data, BUNDLE / "data")
+        shutil.rmtree(bundle, ignore_errors=True)
+        quality, total = pack_pictures(data, bundle / "data")
     except DataMissing as error:
         print(f"remac: {error}", file=sys.stderr)
         return 2
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "build", "*.egg-info")
-    shutil.copytree(ROOT / "remac", BUNDLE / "remac", ignore=ignored)
-    shutil.copytree(ROOT / "runtime" / "remac_runtime", BUNDLE / "runtime" / "remac_runtime", ignore=ignored)
+    shutil.copytree(ROOT / "remac", bundle / "remac", ignore=ignored)
+    shutil.copytree(ROOT / "runtime" / "remac_runtime", bundle / "runtime" / "remac_runtime", ignore=ignored)
     compressai = importlib.util.find_spec("compressai")
     assert compressai and compressai.origin      # remac.compressai_import needs it here as well
-    shutil.copytree(Path(compressai.origin).parent, BUNDLE / "compressai", ignore=ignored)
-    if options.start:
-        torch.save(slimmed(torch.load(options.start, map_location="cpu", weights_only=True)), BUNDLE / "start.pt")
-    (BUNDLE / "train.py").write_text(RUNNER)
-    print(f"{BUNDLE.relative_to(ROOT)}: pictures as WebP quality {quality}, {total / 2 ** 20:.1f} MiB; run `python train.py` in it")
+    shutil.copytree(Path(compressai.origin).parent, bundle / "compressai", ignore=ignored)
+    if options.marsqe:
+        pack_marsqe(ROOT / "weights" / "marsqe", options.start, bundle)
+    elif options.start:
+        torch.save(slimmed(torch.load(options.start, map_location="cpu", weights_only=True)), bundle / "start.pt")
+    (bundle / "train.py").write_text(RUNNER)
+    module = " remac.train_marsqe" if options.marsqe else ""
+    print(f"{bundle.relative_to(ROOT)}: pictures as WebP quality {quality}, {total / 2 ** 20:.1f} MiB; run `python train.py{module}` in it")
     return 0
 
 

@@ -310,3 +310,7 @@ def test_the_command_writes_and_imports(small_model: Path, tmp_path: Path, capsy
 def test_what_a_user_gets_wrong(small_model: Path, arguments: tuple[str, ...], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "--model", str(small_model), *arguments]) == code
     assert message in capsys.readouterr().err
+
+
+def test_a_stage_that_takes_no_time_has_no_spread() -> None:
+    assert Summary((0.0, 0.0, 0.0)).to_json()["spread"] == 0.0

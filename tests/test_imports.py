@@ -33,7 +33,8 @@ RULES = {
     "export": Rule(frozenset({"numpy", "export", "remac_runtime"}),
                    frozenset({"remac", "torch", "onnx", "onnxsim", "onnxruntime", "fvcore", "tensorrt", "PIL"}),
                    dict.fromkeys(("remac", "torch", "onnx", "onnxsim"), ("to_*", "onnx_*"))),
-    "benchmarks": Rule(frozenset({"numpy", "scipy", "PIL", "tqdm", "benchmarks", "remac_runtime"}), frozenset({"*", "remac", "calibration"})),
+    "benchmarks": Rule(frozenset({"numpy", "scipy", "PIL", "tqdm", "benchmarks", "remac_runtime"}), frozenset({"*", "remac", "calibration"}),
+                       dict.fromkeys(("remac", "torch"), ("enhance*",))),      # ground networks are compared in PyTorch
 }
 
 

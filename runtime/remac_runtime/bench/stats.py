@@ -62,7 +62,7 @@ class Summary:
     @property
     def spread(self) -> float:
         """Distance of the quartiles over the median."""
-        return (self.percentile(75) - self.percentile(25)) / self.median
+        return (self.percentile(75) - self.percentile(25)) / self.median if self.median else 0.0      # a stage that an engine does not have
 
     def to_json(self) -> dict[str, Any]:
         return {"p50_ms": _ms(self.median), "p90_ms": _ms(self.percentile(90)), "p99_ms": _ms(self.percentile(99)), "min_ms": _ms(min(self.samples)),

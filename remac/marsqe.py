@@ -1,0 +1,383 @@
+"""MarsQE (paper sections IV-B and IV-C): enhancement of decoded pictures with references of the same terrain class.
+
+Level i works at 1/2, 1/4 and 1/8 of the picture's sides. The picture is a grid of cells of S = 128 pixels; matching (TEM), channel attention and the
+non-local module stay inside a cell, so that a tile whose corner lies on the grid gives what the whole picture gives, apart from the reach of the
+convolutions. The reference's encoder flows carry no gradient: they share the weights of the picture's own flow.
+Activations are pixels / PIXEL_UNIT.
+"""
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from remac.config import PIXEL_UNIT
+from remac.decoder import Residual, conv
+from remac_runtime.format import PIXEL_OFFSET
+
+CELL = 128                    # S: sides of a reference and of a patch, pixels
+BLOCK = 4                     # d: sides of a block of features that TEM moves
+LEVELS = (2, 4, 8)            # pixels per feature of the levels; L = 3
+CLASSES = 4                   # K
+CLASS_PIXELS = 8              # pixels per entry of a class map
+DCT_SLACK = 1.0               # what rounding to RGB adds to half a quantisation step, in DCT units
+JPEG_OFFSET = 128.0           # what JPEG takes off its samples before the DCT
+LUMA = (0.299, 0.587, 0.114)
+FREE = 1e5                    # a half width that constrains nothing
+CONDITIONS = 4                # numbers that describe the quantisation
+INDEX_FILE = "marsqe.json"
+
+
+@dataclass(frozen=True)
+class MarsQEConfig:
+    """Channels and residual blocks of the main network, channels and modules of the post-enhancement network; three levels each."""
+
+    channels: int = 64
+    encoder: tuple[int, int, int] = (7, 2, 1)
+    decoder: tuple[int, int, int] = (3, 1, 1)
+    post_channels: tuple[int, int, int] = (64, 128, 192)
+    post_encoder: tuple[int, int, int] = (2, 3, 1)
+    post_decoder: tuple[int, int, int] = (2, 3, 1)
+
+
+FULL = MarsQEConfig()
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Encoded references: three levels float[R,C,S/2^i,S/2^i] of the compressed and of the raw patches."""
+
+    compressed: tuple[Tensor, ...]
+    raw: tuple[Tensor, ...]
+
+    def taken(self, index: Tensor) -> Bank:
+        """The references of the cells, int64[P]."""
+        return Bank(tuple(f[index] for f in self.compressed), tuple(f[index] for f in self.raw))
+
+
+@dataclass(frozen=True)
+class Enhanced:
+    """Pictures float[B,3,H,W], 8-bit units, not rounded: MarsQE-lite's I_enh, and I_enh+ where the post-enhancement ran."""
+
+    lite: Tensor
+    full: Tensor | None
+
+
+def to_cells(x: Tensor, size: int) -> Tensor:
+    """float[B,C,H,W] -> float[B*H/size*W/size,C,size,size], row by row."""
+    b, c, h, w = x.shape
+    x = x.reshape(b, c, h // size, size, w // size, size).permute(0, 2, 4, 1, 3, 5)
+    return x.reshape(-1, c, size, size)
+
+
+def from_cells(x: Tensor, size: int, height: int, width: int) -> Tensor:
+    """The inverse of `to_cells`; height and width of the result."""
+    c = x.shape[1]
+    x = x.reshape(-1, height // size, width // size, c, size, size).permute(0, 3, 1, 4, 2, 5)
+    return x.reshape(-1, c, height, width)
+
+
+def blocks_of(x: Tensor) -> Tensor:
+    """Non-overlapping d x d blocks as vectors: float[P,C,s,s] -> float[P,(s/d)^2,C*d*d]."""
+    p, c, s, _ = x.shape
+    n = s // BLOCK
+    return x.reshape(p, c, n, BLOCK, n, BLOCK).permute(0, 2, 4, 1, 3, 5).reshape(p, n * n, c * BLOCK * BLOCK)
+
+
+def from_blocks(x: Tensor, channels: int) -> Tensor:
+    """The inverse of `blocks_of`."""
+    p, count, _ = x.shape
+    n = math.isqrt(count)
+    return x.reshape(p, n, n, channels, BLOCK, BLOCK).permute(0, 3, 1, 4, 2, 5).reshape(p, channels, n * BLOCK, n * BLOCK)
+
+
+def extract_texture(compressed: Tensor, reference: Tensor, raw: Tensor) -> Tensor:
+    """TEM, equations (2) to (4): float[P,C,s,s] of the picture, the compressed and the raw reference -> F_trans float[P,C,s,s]."""
+    query, key = (F.normalize(blocks_of(x), dim=2) for x in (compressed, reference))
+    score, index = (query @ key.transpose(1, 2)).max(2)
+    value = blocks_of(raw)
+    moved = torch.gather(value, 1, index[:, :, None].expand(-1, -1, value.shape[2]))
+    return from_blocks(moved * score[:, :, None].to(moved.dtype), compressed.shape[1])
+
+
+class Norm(nn.LayerNorm):
+    """LN over the channels of float[B,C,h,w]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ChannelAttention(nn.Module):
+    """CA [37] within cells of `cell` positions: a weight in 0..1 for every channel, float[B,C,h,w] -> float[B,C,h,w]."""
+
+    def __init__(self, channels: int, cell: int) -> None:
+        super().__init__()
+        self.cell = cell
+        self.reduce, self.expand = conv(channels, channels // 8, 1), conv(channels // 8, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = torch.sigmoid(self.expand(F.relu(self.reduce(F.avg_pool2d(x, self.cell)))))
+        return F.interpolate(weight, scale_factor=float(self.cell), mode="nearest")
+
+
+class TextureFusing(nn.Module):
+    """TFM, equation (5). Where there is no reference F_res is zero; the attention starts nearly closed, so that references come in gently."""
+
+    def __init__(self, channels: int, cell: int) -> None:
+        super().__init__()
+        self.transfer, self.fuse, self.attention = conv(channels, channels), conv(channels, channels), ChannelAttention(channels, cell)
+        nn.init.zeros_(self.transfer.weight)
+        assert self.attention.expand.bias is not None
+        nn.init.constant_(self.attention.expand.bias, -3.0)
+
+    def forward(self, decoded: Tensor, transferred: Tensor | None, share: Tensor | None = None) -> Tensor:
+        """Features float[B,C,h,w], F_trans likewise, and how much of the residual counts, float[B,1,h,w]."""
+        if transferred is not None:
+            residual = (self.transfer(transferred) - decoded) * self.attention(decoded)
+            decoded = decoded + (residual if share is None else residual * share)
+        fused: Tensor = self.fuse(decoded)
+        return fused
+
+
+class SupervisedAttention(nn.Module):
+    """SAM [36]: features float[B,C,H/2,W/2] and the compressed picture -> refined features and I_enh, both in activation units."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.image, self.gate, self.feature = conv(channels, 12), conv(12, channels, 1), conv(channels, channels, 1)
+        nn.init.zeros_(self.image.weight)
+
+    def forward(self, features: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
+        enhanced = F.pixel_shuffle(self.image(features), 2) + picture
+        gate = torch.sigmoid(self.gate(F.pixel_unshuffle(enhanced, 2)))
+        return features + self.feature(features) * gate, enhanced
+
+
+class QualityEnhancement(nn.Module):
+    """QEM (figure 7c): x + CA(conv(GELU(conv(LN(x)))))."""
+
+    def __init__(self, channels: int, cell: int) -> None:
+        super().__init__()
+        self.norm, self.attention = Norm(channels), ChannelAttention(channels, cell)
+        self.first, self.second = conv(channels, channels), conv(channels, channels)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second(F.gelu(self.first(self.norm(x)), approximate="tanh"))
+        return x + y * self.attention(y)
+
+
+class NonLocal(nn.Module):
+    """NLM, equation (6): attention among positions of one class and one cell."""
+
+    KEYS = 64
+
+    def __init__(self, channels: int, cell: int) -> None:
+        super().__init__()
+        self.cell = cell
+        self.query, self.key, self.value = (conv(channels, n, 1) for n in (self.KEYS, self.KEYS, channels))
+        self.project, self.norm, self.feed_norm = conv(channels, channels), Norm(channels), Norm(channels)
+        self.widen, self.narrow = conv(channels, 2 * channels, 1), conv(2 * channels, channels, 1)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.narrow.weight)
+
+    def attend(self, x: Tensor, classes: Tensor) -> Tensor:
+        """L_NLA: float[B,C,h,w] with classes int64[B,h,w] -> float[B,C,h,w]."""
+        h, w = x.shape[2:]
+        query, key, value = (to_cells(layer(x), self.cell).flatten(2) for layer in (self.query, self.key, self.value))
+        kind = to_cells(classes[:, None], self.cell).flatten(1)
+        logits = (query.transpose(1, 2) @ key).float() * self.KEYS ** -0.5
+        logits = logits.masked_fill(kind[:, :, None] != kind[:, None, :], -1e4)
+        mixed = value @ torch.softmax(logits, 2).to(value.dtype).transpose(1, 2)
+        return from_cells(mixed.reshape(-1, x.shape[1], self.cell, self.cell), self.cell, h, w)
+
+    def forward(self, x: Tensor, classes: Tensor) -> Tensor:
+        x = x + self.project(self.attend(self.norm(x), classes))
+        return x + self.narrow(F.gelu(self.widen(self.feed_norm(x)), approximate="tanh"))
+
+
+class Modulation(nn.Module):
+    """Scale and offset of every channel from the description of the quantisation; starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(CONDITIONS, 2 * channels)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        scale, offset = self.linear(condition).chunk(2, 1)
+        return x * (1 + scale[:, :, None, None]) + offset[:, :, None, None]
+
+
+def conditions(tables: Tensor) -> Tensor:
+    """The quantisation in four numbers near 0: log2 of the mean step of the 10 lowest and of the other frequencies, luma and chroma.
+
+    tables float[B,2,64] (luma, chroma), natural order (row * 8 + column) -> float[B,4].
+    """
+    row = torch.arange(64, device=tables.device) // 8
+    low = (row + torch.arange(64, device=tables.device) % 8 < 4).to(tables.dtype)
+    means = torch.cat([(tables * low).sum(2) / low.sum(), (tables * (1 - low)).sum(2) / (1 - low).sum()], 1)
+    return torch.log2(means.clamp_min(0.125)) - 5.5
+
+
+def down(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.PixelUnshuffle(2), conv(4 * inputs, outputs, 1))
+
+
+def up(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(conv(inputs, 4 * outputs, 1), nn.PixelShuffle(2))
+
+
+def _spread(share: Tensor, like: Tensor, side: int) -> Tensor:
+    """One number for each cell, float[P], to every position: float[B,1,h,w]."""
+    cells = share.reshape(-1, 1, like.shape[2] // side, like.shape[3] // side)
+    return F.interpolate(cells, scale_factor=float(side), mode="nearest")
+
+
+class MainNetwork(nn.Module):
+    """The semantic-informed network of three levels (section IV-B)."""
+
+    def __init__(self, config: MarsQEConfig) -> None:
+        super().__init__()
+        c = config.channels
+        self.head = conv(12, c)
+        self.phase = nn.Parameter(torch.zeros(c, 4, 4))      # where a feature lies within the 8x8 grid of the DCT
+        self.encoder = nn.ModuleList(nn.Sequential(*(Residual(c) for _ in range(n))) for n in config.encoder)
+        self.down = nn.ModuleList(down(c, c) for _ in LEVELS[1:])
+        self.up = nn.ModuleList(up(c, c) for _ in LEVELS[1:])
+        self.decoder = nn.ModuleList(nn.Sequential(*(Residual(c) for _ in range(n))) for n in config.decoder)
+        self.norms = nn.ModuleList(Norm(c) for _ in LEVELS[1:])      # of what comes down: without them the lower levels ran away
+        self.fusing = nn.ModuleList(TextureFusing(c, CELL // level) for level in LEVELS)
+        self.modulation = nn.ModuleList(Modulation(c) for _ in LEVELS)
+        self.sam = SupervisedAttention(c)
+
+    def encode(self, x: Tensor, condition: Tensor) -> tuple[Tensor, ...]:
+        """Activations float[B,3,H,W] -> features of the three levels."""
+        f = self.head(F.pixel_unshuffle(x, 2))
+        f = f + self.phase.repeat(1, f.shape[2] // 4, f.shape[3] // 4)
+        features = []
+        for i, blocks in enumerate(self.encoder):
+            f = blocks(self.modulation[i](self.norms[i - 1](self.down[i - 1](f)) if i else f, condition))
+            features.append(f)
+        return tuple(features)
+
+    def forward(self, x: Tensor, condition: Tensor, references: Bank | None, share: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Activations, conditions, the cells' references and their share float[P] -> refined features, I_enh in activation units."""
+        features = self.encode(x, condition)
+        decoded = features[-1]
+        for i in reversed(range(len(LEVELS))):
+            if i < len(LEVELS) - 1:
+                decoded = self.up[i](decoded) + features[i]
+            side = CELL // LEVELS[i]
+            moved = None if references is None else self._texture(features[i], references, i)
+            allowed = None if share is None else _spread(share.to(x.dtype), decoded, side)
+            decoded = self.decoder[i](self.fusing[i](decoded, moved, allowed))
+        refined: tuple[Tensor, Tensor] = self.sam(decoded, x)
+        return refined
+
+    @staticmethod
+    def _texture(features: Tensor, references: Bank, level: int) -> Tensor:
+        side = CELL // LEVELS[level]
+        moved = extract_texture(to_cells(features, side), references.compressed[level].to(features.dtype), references.raw[level].to(features.dtype))
+        return from_cells(moved, side, features.shape[2], features.shape[3])
+
+
+class PostNetwork(nn.Module):
+    """The post-enhancement network (section IV-C)."""
+
+    def __init__(self, config: MarsQEConfig) -> None:
+        super().__init__()
+        widths = config.post_channels
+        cells = [CELL // level for level in LEVELS]
+        self.head, self.join = conv(24, widths[0]), conv(config.channels, widths[0], 1)
+        self.encoder = nn.ModuleList(nn.Sequential(*(QualityEnhancement(c, s) for _ in range(n)))
+                                     for c, s, n in zip(widths, cells, config.post_encoder, strict=True))
+        self.decoder = nn.ModuleList(nn.Sequential(*(QualityEnhancement(c, s) for _ in range(n)))
+                                     for c, s, n in zip(widths, cells, config.post_decoder, strict=True))
+        self.non_local = NonLocal(widths[2], cells[2])
+        self.down = nn.ModuleList(down(a, b) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(up(b, a) for a, b in pairwise(widths))
+        self.tail = conv(widths[0], 12)
+        nn.init.zeros_(self.tail.weight)
+
+    def forward(self, x: Tensor, lite: Tensor, features: Tensor, classes: Tensor) -> Tensor:
+        """Activations of the compressed picture and of I_enh, the main network's features, class map int64[B,H/8,W/8] -> what I_enh+ adds."""
+        f = self.head(F.pixel_unshuffle(torch.cat([x, 4 * (lite - x)], 1), 2)) + self.join(features)
+        skips = []
+        for i, blocks in enumerate(self.encoder):
+            f = blocks(self.down[i - 1](f) if i else f)
+            skips.append(f)
+        f = self.non_local(f, classes)
+        for i in reversed(range(len(LEVELS))):
+            f = self.decoder[i](self.up[i](f) + skips[i] if i < len(LEVELS) - 1 else f)
+        return F.pixel_shuffle(self.tail(f), 2)
+
+
+class MarsQE(nn.Module):
+    """Both networks. MarsQE-lite is `post=False`: I_enh, without the post-enhancement (section V-B)."""
+
+    dct: Tensor
+
+    def __init__(self, config: MarsQEConfig = FULL) -> None:
+        super().__init__()
+        self.config = config
+        self.main, self.post = MainNetwork(config), PostNetwork(config)
+        self.register_buffer("dct", dct_filters(), persistent=False)
+
+    def encode_references(self, patches: Tensor, tables: Tensor) -> tuple[Tensor, ...]:
+        """Features of patches float[R,3,128,128], 8-bit units, with tables float[R,2,64]."""
+        return self.main.encode((patches - PIXEL_OFFSET) / PIXEL_UNIT, conditions(tables))
+
+    def forward(self, picture: Tensor, tables: Tensor, classes: Tensor, references: Bank | None = None, share: Tensor | None = None,
+                post: bool = True) -> Enhanced:
+        """picture float[B,3,H,W], 8-bit units, H and W multiples of 128; tables float[B,2,64]; classes int64[B,H/8,W/8]; references of the cells
+        (row by row, picture by picture) and their share float[P] -> Enhanced."""
+        x = (picture - PIXEL_OFFSET) / PIXEL_UNIT
+        features, lite = self.main(x, conditions(tables), references, share)
+        full = (lite + self.post(x, lite, features, classes)).float() * PIXEL_UNIT + PIXEL_OFFSET if post else None
+        return Enhanced(lite.float() * PIXEL_UNIT + PIXEL_OFFSET, full)
+
+    def constrained(self, enhanced: Tensor, picture: Tensor, tables: Tensor) -> Tensor:
+        """`enhanced` moved to where its luma's DCT quantises to the coefficients of the JPEG `picture` (up to DCT_SLACK); steps of 0: left free.
+
+        All float[B,3,H,W], tables float[B,2,64]. The true picture lies in this convex set, so the error cannot grow.
+        """
+        luma = enhanced.new_tensor(LUMA)[None, :, None, None]
+        step = tables[:, 0, :, None, None]
+        coded, now = (F.conv2d((p * luma).sum(1, keepdim=True) - JPEG_OFFSET, self.dct, stride=8) for p in (picture, enhanced))
+        centre = torch.round(coded / step.clamp_min(1)) * step
+        half = torch.where(step > 0, step / 2 + DCT_SLACK, torch.full_like(step, FREE))
+        change = torch.minimum(torch.maximum(now, centre - half), centre + half) - now
+        return enhanced + F.conv_transpose2d(change, self.dct, stride=8)
+
+
+def dct_filters() -> Tensor:
+    """The orthonormal 8x8 DCT-II as float[64,1,8,8] filters, in natural order of the frequencies (vertical * 8 + horizontal)."""
+    n = torch.arange(8, dtype=torch.float64)
+    basis = torch.cos((2 * n[None] + 1) * n[:, None] * math.pi / 16) * 0.5
+    basis[0] /= math.sqrt(2)
+    return torch.einsum("uy,vx->uvyx", basis, basis).reshape(64, 1, 8, 8).float()
+
+
+def loss_of(enhanced: Enhanced, raw: Tensor, weight: float = 1.0) -> Tensor:
+    """Equation (7) for every picture, float[B], with means instead of sums; `weight` is lambda."""
+    lite = (enhanced.lite - raw).square().mean((1, 2, 3))
+    return lite if enhanced.full is None else lite + weight * (enhanced.full - raw).square().mean((1, 2, 3))
+
+
+def load_marsqe(folder: Path, kind: str = "jpeg") -> MarsQE:
+    """The shipped model for one kind of compression, float32, evaluation mode."""
+    from safetensors.torch import load_file
+
+    from remac.weights import unpacked
+    entry = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["models"][kind]
+    model = MarsQE()
+    model.load_state_dict(unpacked(load_file(folder / entry["file"])))
+    return model.eval()

@@ -1,0 +1,106 @@
+"""Patches for MarsQE and its baselines: raw and JPEG-compressed, with class map and matched reference, drawn by (seed, step) as in `remac.data`."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from remac.data import PatchSampler, load_picture
+from remac.marsqe import CELL, CLASS_PIXELS
+from remac.matching import jpeg, jpeg_with_tables, lbp_histogram, match
+from remac.segmenter import Segmenter, cell_classes, class_map
+
+QUALITIES = (20, 30, 40, 50)
+OTHER_SHARE = 0.1                  # of the patches are coded at any quality of OTHER_RANGE instead
+OTHER_RANGE = (10, 70)
+TYPICAL_MSE = {20: 79.0, 30: 60.0, 40: 50.0, 50: 43.0}       # of JPEG on the training patches: what makes the losses of the settings comparable
+
+
+@dataclass(frozen=True)
+class Batch:
+    """float[B,3,128,128] raw and compressed in 8-bit units, tables float[B,2,64], classes int64[B,16,16], loss weights float[B],
+    the matched raw and compressed references float[B,3,128,128] (None where they were not asked for)."""
+
+    raw: Tensor
+    compressed: Tensor
+    tables: Tensor
+    classes: Tensor
+    weight: Tensor
+    references: tuple[Tensor, Tensor] | None
+
+    def to(self, device: str) -> Batch:
+        moved = [t.to(device) for t in (self.raw, self.compressed, self.tables, self.classes, self.weight)]
+        pair = None if self.references is None else (self.references[0].to(device), self.references[1].to(device))
+        return Batch(moved[0], moved[1], moved[2], moved[3], moved[4], pair)
+
+
+def to_tensor(picture: NDArray[np.uint8]) -> Tensor:
+    """uint8[H,W,3] -> float[3,H,W]."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float()
+
+
+class Dictionary:
+    """The raw references, and for every set of tables the compressed ones with their descriptors."""
+
+    def __init__(self, patches: NDArray[np.uint8]) -> None:
+        self.patches = patches
+        self._coded: dict[bytes, tuple[NDArray[np.uint8], NDArray[np.float64]]] = {}
+
+    def compressed(self, tables: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """uint8[24,128,128,3] and LBP histograms float[24,256]."""
+        key = tables.tobytes()
+        if key not in self._coded:
+            coded = np.stack([jpeg_with_tables(patch, tables) for patch in self.patches])
+            self._coded[key] = coded, np.stack([lbp_histogram(patch) for patch in coded])
+        return self._coded[key]
+
+    def matched(self, compressed: NDArray[np.uint8], tables: NDArray[np.float32], kind: int) -> tuple[Tensor, Tensor]:
+        """Equation (1): the raw and the compressed reference of a patch, float[3,128,128] each."""
+        coded, descriptors = self.compressed(tables)
+        n = match(descriptors, lbp_histogram(compressed), kind)
+        return to_tensor(self.patches[n]), to_tensor(coded[n])
+
+
+def with_classes(picture: NDArray[np.uint8], model: Segmenter) -> NDArray[np.uint8]:
+    """The class of every pixel as a fourth plane, uint8[H,W,4]."""
+    classes = class_map(model, to_tensor(picture)).numpy().astype(np.uint8)
+    full = classes.repeat(CLASS_PIXELS, 0).repeat(CLASS_PIXELS, 1)[:picture.shape[0], :picture.shape[1]]
+    return np.dstack([picture, full])
+
+
+class CompressedPatches(PatchSampler):
+    """Patches of the training pictures with everything that MarsQE needs of them."""
+
+    def __init__(self, paths: list[Path], seed: int, dictionary: Dictionary | None = None, segmenter: Segmenter | None = None,
+                 qualities: tuple[int, ...] = QUALITIES) -> None:
+        super().__init__(paths, CELL, seed, augment=False)
+        if segmenter is not None:
+            self.pictures = [with_classes(self._at_least(load_picture(path), CELL), segmenter) for path in paths]
+        self.dictionary, self.qualities = dictionary, qualities
+
+    def compressed_batch(self, count: int, step: int, references: bool) -> Batch:
+        """A pure function of (seed, step)."""
+        rng = np.random.default_rng((self.seed, step))
+        items, pairs = zip(*(self._compressed(rng, references and self.dictionary is not None) for _ in range(count)), strict=True)
+        raw, compressed, tables, classes, weight = (torch.stack(parts) for parts in zip(*items, strict=True))
+        chosen = (torch.stack([pair[0] for pair in pairs]), torch.stack([pair[1] for pair in pairs])) if pairs[0] else None
+        return Batch(raw, compressed, tables, classes, weight, chosen)
+
+    def _compressed(self, rng: np.random.Generator, references: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor] | None]:
+        crop = self._one(rng).permute(1, 2, 0).numpy().astype(np.uint8)
+        pixels = np.ascontiguousarray(crop[..., :3])
+        quality = int(rng.integers(*OTHER_RANGE)) if rng.random() < OTHER_SHARE else int(rng.choice(self.qualities))
+        coded, tables = jpeg(pixels, quality)
+        half = CLASS_PIXELS // 2
+        classes = torch.from_numpy(crop[half::CLASS_PIXELS, half::CLASS_PIXELS, -1].astype(np.int64)) if crop.shape[2] == 4 else \
+            torch.zeros(CELL // CLASS_PIXELS, CELL // CLASS_PIXELS, dtype=torch.int64)
+        typical = TYPICAL_MSE[min(TYPICAL_MSE, key=lambda q: abs(q - quality))]
+        pair = None
+        if references:
+            assert self.dictionary is not None
+            pair = self.dictionary.matched(coded, tables, int(cell_classes(classes[None])))
+        return (to_tensor(pixels), to_tensor(coded), torch.from_numpy(tables), classes, torch.tensor(1.0 / typical)), pair

@@ -1,0 +1,72 @@
+"""Ship what was trained: `python -m remac.marsqe_weights runs/marsqe --segmenter runs/segmenter` writes weights/marsqe.
+
+The averaged weights are stored as int8 with a scale per output channel (remac.weights.packed), the rest in half precision; marsqe.json lists the
+models by kind of compression and the dictionary of references.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from remac.marsqe import INDEX_FILE
+from remac.marsqe_data import QUALITIES
+from remac.matching import DICTIONARY_FILE
+from remac.segmenter import SEGMENTER_FILE
+from remac.train_codec import write_atomically
+from remac.weights import packed
+
+RECORD_FILE = "dictionary.json"
+
+
+def stage(run: Path) -> dict[str, Any]:
+    """How far and how long a run went. Raises OSError, KeyError or ValueError for a folder that is no run of MarsQE."""
+    state = torch.load(run / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
+    if state["name"] != "marsqe":
+        raise ValueError(f"{run} trained {state['name']}, not marsqe")
+    config = json.loads((run / "config.json").read_text())
+    return {"command": config["command"], "device": config["device"], "steps": state["step"], "batch": config["train"]["batch"],
+            "patches": state["step"] * config["train"]["batch"], "seconds": round(state["seconds"])}
+
+
+def write_model(runs: list[Path], folder: Path, kind: str) -> dict[str, Any]:
+    """`kind`'s weights file from the last run's checkpoint; returns its entry of the index. Raises what `stage` raises."""
+    from safetensors.torch import save_file
+    stages = [stage(run) for run in runs]
+    state = torch.load(runs[-1] / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
+    tensors = {part: (value.half() if value.is_floating_point() else value).contiguous()
+               for name, whole in state["average"].items() for part, value in packed(name, whole).items()}
+    file = f"{kind}.safetensors"
+    write_atomically(folder / file, lambda path: save_file(tensors, path, {"version": "1", "name": "marsqe", "settings": kind}))
+    return {"file": file, "name": "marsqe", "version": 1, "trained": [min(QUALITIES), max(QUALITIES)], "stages": stages}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m remac.marsqe_weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs of remac.train_marsqe, each started from the one before")
+    parser.add_argument("--segmenter", type=Path, help="folder of a run of remac.train_segmenter (else its weights stay as they are)")
+    parser.add_argument("--kind", default="jpeg", help="kind of compression it was trained for (jpeg)")
+    parser.add_argument("--out", type=Path, default=Path("weights/marsqe"))
+    options = parser.parse_args(arguments)
+    index_file = options.out / INDEX_FILE
+    try:
+        index: dict[str, Any] = json.loads(index_file.read_text()) if index_file.exists() else {"schema": 1, "version": 1, "models": {}}
+        index["models"][options.kind] = write_model(options.runs, options.out, options.kind)
+        index["dictionary"] = {"file": DICTIONARY_FILE, **json.loads((options.out / RECORD_FILE).read_text())}
+        if options.segmenter:
+            shutil.copyfile(options.segmenter / SEGMENTER_FILE, options.out / SEGMENTER_FILE)
+            index["segmenter"] = {"file": SEGMENTER_FILE}
+    except (OSError, KeyError, ValueError) as error:
+        print(f"remac: cannot write {options.out}: {error}", file=sys.stderr)
+        return 1
+    write_atomically(index_file, lambda path: path.write_text(json.dumps(index, indent=1) + "\n"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,299 @@
+"""Train MarsQE, MarsQE-lite, AR-CNN or DnCNN on JPEG-compressed patches: `python -m remac.train_marsqe --help`.
+
+A run is a folder: config.json, checkpoint.pt (written atomically, resumes to the exact step) and log.jsonl. Everything random is a function of
+(seed, step). MarsQE learns its networks in parts of one run: the main network without references, then with them, then with the post-enhancement.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from remac.baselines import BASELINES
+from remac.config import TrainConfig
+from remac.data import DataMissing, data_folder, load_picture, picture_paths
+from remac.marsqe import CELL, Bank, Enhanced, MarsQE, loss_of
+from remac.marsqe_data import Batch, CompressedPatches, Dictionary, to_tensor
+from remac.matching import DICTIONARY_FILE, jpeg, load_dictionary
+from remac.muon import Muon
+from remac.segmenter import load_segmenter
+from remac.train_codec import autocast, learning_rate, setting, write_atomically
+
+MODELS = ("marsqe", "marsqe-lite", *BASELINES)
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "marsqe"
+CHECKPOINT_EVERY, EVALUATE_EVERY, LOG_EVERY = 100, 250, 10
+VALIDATED = (30, 256)          # quality and side of the validation crops
+AVERAGING = 0.998              # of the weights that are evaluated and shipped, once warm
+EXAMPLES = """examples:
+  python -m remac.train_marsqe --out runs/marsqe
+  python -m remac.train_marsqe --model dncnn --out runs/dncnn --seconds 480 --steps 900
+  python -m remac.train_marsqe --out runs/marsqe-gpu --start runs/marsqe/checkpoint.pt --steps 8000 --batch 64 --workers 14 --device cuda"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a run needs."""
+
+    model: str
+    train: TrainConfig
+    post_from: float            # share of the steps before the post-enhancement network takes part
+    references_from: float      # share of the steps before the references take part
+    folder: Path
+    data: Path
+    device: str
+    start: Path | None
+    seconds: float
+    workers: int = 0
+
+
+DEFAULTS = TrainConfig(steps=4800, batch=4, patch=CELL, learning_rate=1e-3, final_rate=1e-6, warmup_steps=50, hold=0.2, clip=1.0, seed=9)
+MUON_FACTOR = 10               # rate of the inner convolutions, under Muon, as a multiple of learning_rate, which the others have under Adam
+# Convolutions from and to pixels, and of attentions: under Adam, since Muon's steps of fixed size never let them settle.
+OUTER = ("head", "image", "tail", "reduce", "expand", "gate", "query", "key")
+
+
+def build(name: str) -> nn.Module:
+    """An untrained model."""
+    return MarsQE() if name.startswith("marsqe") else BASELINES[name]()
+
+
+def optimizers(model: nn.Module, run: Run) -> list[torch.optim.Optimizer]:
+    """Muon for the inner convolutions, Adam for the rest. Each group has its peak rate and the step from which its schedule counts."""
+    late = int(run.post_from * run.train.steps) if run.model == "marsqe" and run.post_from <= 1 else 0
+    groups: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    for convolution, peak in ((True, MUON_FACTOR * run.train.learning_rate), (False, run.train.learning_rate)):
+        for post, first in ((False, 0), (True, late)):
+            chosen = [p for name, p in model.named_parameters()
+                      if (p.ndim == 4 and 3 not in p.shape[:2] and name.split(".")[-2] not in OUTER) == convolution
+                      and name.startswith("post.") == post]
+            if chosen:
+                groups[convolution].append({"params": chosen, "lr": peak, "peak": peak, "first": first})
+    rate = run.train.learning_rate
+    return [Muon(groups[True], MUON_FACTOR * rate), torch.optim.Adam(groups[False], rate, (0.9, run.train.second_moment))]
+
+
+def apply(model: nn.Module, batch: Batch, post: bool) -> Enhanced:
+    """One model on one batch; the reference flows carry no gradient."""
+    if not isinstance(model, MarsQE):
+        return Enhanced(model(batch.compressed), None)
+    bank = None
+    if batch.references is not None:
+        with torch.no_grad():
+            raw, compressed = (model.encode_references(patches, batch.tables) for patches in batch.references)
+        bank = Bank(compressed, raw)
+    enhanced: Enhanced = model(batch.compressed, batch.tables, batch.classes, bank, None, post)
+    return enhanced
+
+
+class Steps(torch.utils.data.Dataset[Batch]):
+    """The batches of a run by step, for worker processes."""
+
+    def __init__(self, patches: CompressedPatches, run: Run) -> None:
+        self.patches, self.run = patches, run
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.patches.compressed_batch(self.run.train.batch, step, references_at(self.run, step))
+
+
+def references_at(run: Run, step: int) -> bool:
+    """Whether the references take part in a step."""
+    return run.model.startswith("marsqe") and step >= run.references_from * run.train.steps
+
+
+class Trainer:
+    """A run in progress."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, config = run, run.train
+        torch.manual_seed(config.seed)
+        mars = run.model.startswith("marsqe")
+        segmenter = load_segmenter(WEIGHTS) if mars else None
+        dictionary = Dictionary(load_dictionary(WEIGHTS / DICTIONARY_FILE)) if mars else None
+        self.data = CompressedPatches(picture_paths(run.data / "train"), config.seed, dictionary, segmenter)
+        self.model = build(run.model).to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizers = optimizers(self.model, run)
+        self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.step, self.seconds = 0, 0.0
+        self.checkpoint = run.folder / "checkpoint.pt"
+        if self.checkpoint.exists():
+            self._resume(torch.load(self.checkpoint, map_location=run.device, weights_only=True))
+        elif run.start:
+            state = torch.load(run.start, map_location=run.device, weights_only=True)
+            self.model.load_state_dict(state["average"])
+            self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.pictures = validation_crops(run.data)
+        steps = range(self.step, config.steps)
+        self.batches = iter(torch.utils.data.DataLoader(Steps(self.data, run), batch_size=None, sampler=steps, num_workers=run.workers))
+
+    def _resume(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.average, self.step, self.seconds = state["average"], state["step"], state["seconds"]
+
+    def save(self) -> None:
+        state = {"name": self.run.model, "model": self.model.state_dict(), "average": self.average, "step": self.step, "seconds": self.seconds,
+                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+        write_atomically(self.checkpoint, lambda path: torch.save(state, path))
+
+    @property
+    def with_post(self) -> bool:
+        return self.run.model == "marsqe" and self.step >= self.run.post_from * self.run.train.steps
+
+    def one_step(self) -> dict[str, float]:
+        config = self.run.train
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            rest = replace(config, steps=config.steps - group["first"])
+            group["lr"] = learning_rate(max(0, self.step - group["first"]), rest) / config.learning_rate * group["peak"]
+        batch = next(self.batches).to(self.run.device)
+        with autocast(self.run.device):
+            enhanced = apply(self.model, batch, self.with_post)
+        loss = (loss_of(enhanced, batch.raw) * batch.weight).mean()
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        if torch.isfinite(norm):
+            for optimizer in self.optimizers:
+                optimizer.step()
+        self.step += 1
+        self._average()
+        before = (batch.compressed - batch.raw).square().mean((1, 2, 3))
+        values = {"loss": loss.item(), "norm": norm.item(), "gain_lite": gain(before, enhanced.lite, batch.raw)}
+        if enhanced.full is not None:
+            values["gain_full"] = gain(before, enhanced.full, batch.raw)
+        return values
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        keep = min(AVERAGING, 1 - 1 / (1 + self.step / 4))
+        for name, value in self.model.state_dict().items():
+            if value.dtype.is_floating_point:
+                self.average[name].lerp_(value, 1 - keep)
+            else:
+                self.average[name].copy_(value)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Mean gain in PSNR of the averaged weights over the validation crops, without references, dB."""
+        model = build(self.run.model).to(self.run.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        model.load_state_dict(self.average)
+        sums: dict[str, list[float]] = {}
+        for batch in self.pictures:
+            b = batch.to(self.run.device)
+            with autocast(self.run.device):
+                enhanced = apply(model, b, self.with_post)
+            before = (b.compressed - b.raw).square().mean((1, 2, 3))
+            for name, picture in (("lite", enhanced.lite), ("full", enhanced.full)):
+                if picture is not None:
+                    sums.setdefault(name, []).append(gain(before, picture.clamp(0, 255).round(), b.raw))
+                    if isinstance(model, MarsQE):
+                        fixed = model.constrained(picture, b.compressed, b.tables).clamp(0, 255).round()
+                        sums.setdefault(f"{name}_constrained", []).append(gain(before, fixed, b.raw))
+        return {name: sum(values) / len(values) for name, values in sums.items()}
+
+    def train(self, progress: Any) -> None:
+        log = (self.run.folder / "log.jsonl").open("a")
+        sums: dict[str, list[float]] = {}
+        config = self.run.train
+        while self.step < config.steps and (not self.run.seconds or self.seconds < self.run.seconds):
+            begun = time.monotonic()
+            for key, value in self.one_step().items():
+                sums.setdefault(key, []).append(value)
+            self.seconds += time.monotonic() - begun
+            last = self.step == config.steps
+            if self.step % LOG_EVERY == 0:
+                record: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 1), **{k: sum(v) / len(v) for k, v in sums.items()}}
+                sums = {}
+                progress(self.step, record)
+                log.write(json.dumps(record) + "\n")
+            if self.step % EVALUATE_EVERY == 0 or last:
+                log.write(json.dumps({"step": self.step, "seconds": round(self.seconds, 1), "evaluation": self.evaluate()}) + "\n")
+            log.flush()
+            if self.step % CHECKPOINT_EVERY == 0 or last:
+                self.save()
+        self.save()
+
+
+def gain(before: Tensor, enhanced: Tensor, raw: Tensor) -> float:
+    """Mean gain in PSNR over the batch, dB."""
+    after = (enhanced.detach() - raw).square().mean((1, 2, 3))
+    return 10 * torch.log10(before.clamp_min(0.1) / after.clamp_min(0.1)).mean().item()
+
+
+def validation_crops(data: Path) -> list[Batch]:
+    """The centre of every validation picture, compressed once."""
+    quality, side = VALIDATED
+    batches = []
+    for path in picture_paths(data / "val"):
+        picture = load_picture(path)
+        top, left = ((n - side) // 2 for n in picture.shape[:2])
+        raw = picture[top:top + side, left:left + side]
+        coded, tables = jpeg(raw, quality)
+        batches.append(Batch(to_tensor(raw)[None], to_tensor(coded)[None], torch.from_numpy(tables)[None],
+                             torch.ones(1, side // 8, side // 8, dtype=torch.int64), torch.ones(1), None))
+    return batches
+
+
+def show_progress(total: int) -> Any:
+    """A bar where tqdm is installed, else lines."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return lambda step, record: print(json.dumps(record), flush=True)
+    bar = tqdm(total=total, unit="step", mininterval=5)
+
+    def show(step: int, record: dict[str, Any]) -> None:
+        bar.n = step
+        bar.set_postfix({k: f"{v:.3f}" for k, v in record.items() if k not in ("step", "seconds")}, refresh=True)
+    return show
+
+
+def parse(arguments: list[str]) -> Run:
+    parser = argparse.ArgumentParser(prog="python -m remac.train_marsqe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     epilog=EXAMPLES)
+    parser.add_argument("--model", choices=MODELS, default="marsqe")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished one is resumed")
+    parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
+    parser.add_argument("--steps", type=int, default=DEFAULTS.steps, help="length of the schedule")
+    parser.add_argument("--batch", type=int, default=DEFAULTS.batch, help="patches per step")
+    parser.add_argument("--set", metavar="FIELD=NUMBER", action="append", default=[], help="any other number of TrainConfig, e.g. learning_rate=2e-4")
+    parser.add_argument("--parts", type=float, nargs=2, default=(0.6, 0.75), metavar=("POST", "REFERENCES"),
+                        help="shares of the steps after which the post-enhancement and the references take part")
+    parser.add_argument("--seconds", type=float, default=0, help="stop after so much training time (0: never)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches, for a GPU (0: none)")
+    parser.add_argument("--start", type=Path, help="checkpoint whose averaged weights to start from")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    config = replace(DEFAULTS, steps=options.steps, batch=options.batch, **dict(setting(text, parser) for text in options.set))  # type: ignore[arg-type]
+    return Run(options.model, config, options.parts[0], options.parts[1], options.out, data_folder(options.data), options.device, options.start,
+               options.seconds, options.workers)
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        run = parse(arguments)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        config = {"model": run.model, "train": asdict(run.train), "post_from": run.post_from, "references_from": run.references_from,
+                  "device": run.device, "command": " ".join(["python -m remac.train_marsqe", *arguments])}
+        write_atomically(run.folder / "config.json", lambda path: path.write_text(json.dumps(config, indent=1)))
+        if run.device == "cpu":
+            torch.set_num_threads(1)
+        trainer = Trainer(run)
+    except DataMissing as error:
+        print(f"remac: {error}", file=sys.stderr)
+        return 2
+    with contextlib.suppress(KeyboardInterrupt):
+        trainer.train(show_progress(run.train.steps))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
