@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from benchmarks import exactness_blocks, speed_blocks
+from benchmarks import enhance_blocks, exactness_blocks, speed_blocks
 from benchmarks.rd import PEER_TITLES, SET_TITLES
 from benchmarks.rd_blocks import (
     OURS,
@@ -197,5 +197,7 @@ BLOCKS: Mapping[str, Block] = {
     "macs": macs, "speed": speed_blocks.speed, "networks": speed_blocks.networks, "boards": speed_blocks.boards,
     "prediction-error": speed_blocks.prediction_error, "checks": checks, "corruption": corruption, "corruption-kinds": corruption_kinds,
     "verify": exactness_blocks.verify, "differential": exactness_blocks.differential, "flight": exactness_blocks.flight,
+    "enhance": enhance_blocks.quality, "enhance-references": enhance_blocks.references, "enhance-segmentation": enhance_blocks.segmentation,
+    "enhance-cost": enhance_blocks.cost,
     "training": training, "files": files, "sample-points": sample_points,
 }

@@ -44,6 +44,7 @@ SOURCES: Mapping[str, Source] = {
     "verify": Source("verify.json", _own),
     "differential": Source("differential.json", _own),
     "flight": Source("flight.json", _own),
+    "enhance": Source("enhance.json", lambda content: None),
     "training": Source("training.json", lambda content: None),
 }
 

@@ -89,7 +89,13 @@ def exactness_results() -> dict[str, dict[str, Any]]:
     fuzzed = {"cases": 20, "failures": 0, "compared_with_python": 5}
     build = {"processor": "RV64", "same_bytes": True, "code_bytes": 1000, "constant_bytes": 2_000_000, "stack_bytes": 1024,
              "instructions_per_pixel": {"g_a": 10.0, "rANS": 1.0}}
+    method = {"psnr": 30.0, "psnr_b": 29.0, "ssim": 0.9, "ms_ssim": 0.95, "gain": 0.5}
+    methods = dict.fromkeys(("jpeg", "marsqe-lite", "marsqe"), method)
+    cost = {"tmac": 1.0, "tmac_features_kept": 0.5, "parameters": 1.4}
     return {
+        "enhance": {"precision": "float32", "images": {"a": {}}, "summary": {"30": methods}, "cost": dict.fromkeys(("marsqe-lite", "marsqe"), cost),
+                    "training": {"marsqe": {"steps": 10, "patches": 40, "seconds": 60, "device": "cpu"}},
+                    "segmentation": {"test": {"miou": 0.5, "pixel_accuracy": 0.9, "accuracy": {"sand": 0.1, "soil": 0.9}}}},
         "verify": {"codec_hash": HASH, "passed": True, "encoders": ["a"], "decoders": ["a", "b"], "matrix": [["pass", "unsupported"]],
                    "cases": [{"decoders_only": False}, {"decoders_only": True}]},
         "differential": {"codec_hash": HASH, "cases": 10, "compared": 30, "engines": ["numpy", "c99"], "differences": 0,
