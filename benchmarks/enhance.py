@@ -24,9 +24,10 @@ from benchmarks.enhance_metrics import NAMES, measures
 from benchmarks.store import RESULTS, write_json
 from remac.marsqe import CELL, INDEX_FILE, Bank, MarsQE, load_marsqe
 from remac.marsqe_data import Dictionary
-from remac.matching import DICTIONARY_FILE, jpeg, lbp_histogram, load_dictionary, match
+from remac.matching import DICTIONARY_FILE, jpeg, load_dictionary, match
 from remac.segmenter import CLASS_NAMES, Segmenter, cell_classes, class_map, load_segmenter
 from remac.train_codec import autocast
+from remac_runtime.enhance.matching import texture
 
 QUALITIES = (20, 30, 40, 50)
 ABLATED = 30
@@ -77,7 +78,7 @@ class Mars:
         _, descriptors = self.dictionary.compressed(tables)
         cells = [compressed[top:top + CELL, left:left + CELL] for top in range(0, compressed.shape[0], CELL)
                  for left in range(0, compressed.shape[1], CELL)]
-        return torch.tensor([match(descriptors, lbp_histogram(cell), int(kind)) for cell, kind in zip(cells, kinds.reshape(-1), strict=True)])
+        return torch.tensor([match(descriptors, texture(cell), int(kind)) for cell, kind in zip(cells, kinds.reshape(-1), strict=True)])
 
     @torch.inference_mode()
     def __call__(self, compressed: Planes, tables: NDArray[np.float32], ablation: str = "") -> dict[str, Planes]:

@@ -67,12 +67,13 @@ def slimmed(state: dict[str, Any]) -> dict[str, Any]:
 
 def pack_marsqe(weights: Path, start: Path | None, out: Path) -> None:
     """What `remac.train_marsqe` needs besides: the segmenter, the dictionary decoded (here, where the codec is), averaged weights to start from."""
-    from remac.matching import DICTIONARY_FILE, load_dictionary, mosaic_of
+    from remac.matching import DICTIONARY_FILE, load_dictionary
     from remac.segmenter import SEGMENTER_FILE, load_segmenter
+    from remac_runtime.enhance.matching import join_dictionary
     target = out / "weights" / "marsqe"
     target.mkdir(parents=True)
     torch.save(load_segmenter(weights).state_dict(), (target / SEGMENTER_FILE).with_suffix(".pt"))
-    Image.fromarray(mosaic_of(load_dictionary(weights / DICTIONARY_FILE))).save((target / DICTIONARY_FILE).with_suffix(".png"))
+    Image.fromarray(join_dictionary(load_dictionary(weights / DICTIONARY_FILE))).save((target / DICTIONARY_FILE).with_suffix(".png"))
     if start:
         average = torch.load(start, map_location="cpu", weights_only=True)["average"]
         torch.save({"average": {name: value.half() for name, value in average.items()}}, out / "start.pt")

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from remac.data import PatchSampler, load_picture
 from remac.marsqe import CELL, CLASS_PIXELS
-from remac.matching import jpeg, jpeg_with_tables, lbp_histogram, match
+from remac.matching import jpeg, jpeg_with_tables, match
 from remac.segmenter import Segmenter, cell_classes, class_map
+from remac_runtime.enhance.matching import texture
 
 QUALITIES = (20, 30, 40, 50)
 OTHER_SHARE = 0.1                  # of the patches are coded at any quality of OTHER_RANGE instead
@@ -55,13 +56,13 @@ class Dictionary:
         key = tables.tobytes()
         if key not in self._coded:
             coded = np.stack([jpeg_with_tables(patch, tables) for patch in self.patches])
-            self._coded[key] = coded, np.stack([lbp_histogram(patch) for patch in coded])
+            self._coded[key] = coded, np.stack([texture(patch) for patch in coded])
         return self._coded[key]
 
     def matched(self, compressed: NDArray[np.uint8], tables: NDArray[np.float32], kind: int) -> tuple[Tensor, Tensor]:
         """Equation (1): the raw and the compressed reference of a patch, float[3,128,128] each."""
         coded, descriptors = self.compressed(tables)
-        n = match(descriptors, lbp_histogram(compressed), kind)
+        n = match(descriptors, texture(compressed), kind)
         return to_tensor(self.patches[n]), to_tensor(coded[n])
 
 

@@ -21,38 +21,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from remac.medoids import medoids
+from remac_runtime.enhance.matching import CELL, REFERENCES, cut_dictionary, join_dictionary, nearest_reference, texture
 
-CELL = 128
-PER_CLASS = 6                  # N
-NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))     # of bits 0 to 7
 DICTIONARY_FILE = "dictionary.rmc"
 DICTIONARY_QUALITY = 63
 PURE = 0.9                     # share of a candidate patch that must be of its class
 
 
-def lbp_histogram(patch: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """LBP [33] of the integer luma of uint8[H,W,3]: probabilities float[256] of the 8-bit patterns, every count plus one so that none is zero."""
-    weighted = patch.astype(np.int32) @ np.array([77, 150, 29], np.int32)
-    luma = (weighted + 128) >> 8
-    h, w = luma.shape
-    centre = luma[1:-1, 1:-1]
-    pattern = np.zeros(centre.shape, np.int64)
-    for bit, (dy, dx) in enumerate(NEIGHBOURS):
-        pattern |= (luma[1 + dy:h - 1 + dy, 1 + dx:w - 1 + dx] >= centre).astype(np.int64) << bit
-    counts = np.bincount(pattern.reshape(-1), minlength=256)
-    return np.asarray((counts + 1.0) / (centre.size + 256.0), dtype=np.float64)
-
-
-def kl_divergence(reference: NDArray[np.float64], patch: NDArray[np.float64]) -> NDArray[np.float64]:
-    """D_KL(reference || patch) over the last axis, in nats."""
-    result: NDArray[np.float64] = (reference * np.log(reference / patch)).sum(-1)
-    return result
-
-
 def match(references: NDArray[np.float64], patch: NDArray[np.float64], kind: int) -> int:
     """Equation (1): index in the dictionary of the reference of class `kind`; descriptors of the compressed patches float[24,256], float[256]."""
-    first = kind * PER_CLASS
-    return first + int(kl_divergence(references[first:first + PER_CLASS], patch[None]).argmin())
+    first = kind * REFERENCES
+    return first + nearest_reference(references[first:first + REFERENCES], patch)
 
 
 def jpeg(picture: NDArray[np.uint8], quality: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -70,18 +49,6 @@ def jpeg_with_tables(picture: NDArray[np.uint8], tables: NDArray[np.float32]) ->
     Image.fromarray(picture).save(buffer, "JPEG", qtables=[[int(v) for v in row] for row in tables], subsampling=2)
     with Image.open(buffer) as coded:
         return np.asarray(coded)
-
-
-def patches_of(mosaic: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The dictionary's picture uint8[512,768,3] -> uint8[24,128,128,3], class by class."""
-    rows, columns = mosaic.shape[0] // CELL, mosaic.shape[1] // CELL
-    return mosaic.reshape(rows, CELL, columns, CELL, 3).swapaxes(1, 2).reshape(-1, CELL, CELL, 3)
-
-
-def mosaic_of(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The inverse of `patches_of`."""
-    grid = patches.reshape(-1, PER_CLASS, CELL, CELL, 3).swapaxes(1, 2)
-    return np.ascontiguousarray(grid.reshape(-1, PER_CLASS * CELL, 3))
 
 
 @dataclass(frozen=True)
@@ -117,8 +84,8 @@ def select(found: list[Candidate]) -> list[Candidate]:
     for kind in range(4):
         of_class = [c for c in found if c.kind == kind]
         of_class = of_class[::max(1, len(of_class) // 300)]
-        descriptors = np.stack([np.round(np.sqrt(lbp_histogram(c.pixels)) * 4096).astype(np.int64) for c in of_class])
-        chosen += [of_class[i] for i in medoids(descriptors, PER_CLASS)]
+        descriptors = np.stack([np.round(np.sqrt(texture(c.pixels)) * 4096).astype(np.int64) for c in of_class])
+        chosen += [of_class[i] for i in medoids(descriptors, REFERENCES)]
     return chosen
 
 
@@ -134,11 +101,11 @@ def code_dictionary(mosaic: NDArray[np.uint8], out: Path) -> None:
 def load_dictionary(path: Path) -> NDArray[np.uint8]:
     """Decode dictionary.rmc: uint8[24,128,128,3]. A dictionary.png beside it (of a training bundle, which has no codec) is read instead."""
     if path.with_suffix(".png").exists():
-        return patches_of(np.asarray(Image.open(path.with_suffix(".png")).convert("RGB")))
+        return cut_dictionary(np.asarray(Image.open(path.with_suffix(".png")).convert("RGB"))).patches
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "dictionary.png"
         subprocess.run([sys.executable, "-m", "remac_runtime", "decode", str(path), "-o", str(picture)], check=True, stdout=subprocess.DEVNULL)
-        return patches_of(np.asarray(Image.open(picture).convert("RGB")))
+        return cut_dictionary(np.asarray(Image.open(picture).convert("RGB"))).patches
 
 
 def read_sources(data: Path, sources: list[list[Any]]) -> NDArray[np.uint8]:
@@ -162,10 +129,10 @@ def main(arguments: list[str]) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.choose or not record.exists():
         sources = [[c.file, c.top, c.left] for c in select(candidates(data))]
-        content = {"classes": ["sand", "soil", "rock", "sky"], "count": PER_CLASS, "patch": CELL, "sources": sources}
+        content = {"classes": ["sand", "soil", "rock", "sky"], "count": REFERENCES, "patch": CELL, "sources": sources}
         write_atomically(record, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
     sources = json.loads(record.read_text())["sources"]
-    code_dictionary(mosaic_of(read_sources(data, sources)), options.out / DICTIONARY_FILE)
+    code_dictionary(join_dictionary(read_sources(data, sources)), options.out / DICTIONARY_FILE)
     return 0
 
 

@@ -244,7 +244,8 @@ def _cropped(picture: Any) -> Tensor:
     return torch.from_numpy(picture[:h, :w].copy()).permute(2, 0, 1)[None].float().contiguous(memory_format=torch.channels_last)
 
 
-def _progress(total: int) -> Any:
+def show_progress(total: int, hidden: tuple[str, ...] = ("step", "seconds")) -> Any:
+    """A bar with what a record holds but for the `hidden`, where tqdm is installed; else a line of JSON for each record."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -253,7 +254,7 @@ def _progress(total: int) -> Any:
 
     def show(step: int, record: dict[str, Any]) -> None:
         bar.n = step
-        bar.set_postfix({k: f"{record[k]:.3f}" for k in ("loss", "bpp", "psnr")}, refresh=True)
+        bar.set_postfix({k: f"{v:.3f}" for k, v in record.items() if k not in hidden}, refresh=True)
     return show
 
 
@@ -262,7 +263,7 @@ def _worker(rank: int, run: Run, rendezvous: str) -> None:
     if run.processes > 1:
         dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=run.processes)
     with contextlib.suppress(KeyboardInterrupt):
-        Trainer(run, rank).train(_progress(run.train.steps) if rank == 0 else None)
+        Trainer(run, rank).train(show_progress(run.train.steps, ("step", "seconds", "bpp_z", "norm")) if rank == 0 else None)
     if run.processes > 1:
         dist.destroy_process_group()
 

@@ -25,7 +25,7 @@ from remac.marsqe_data import Batch, CompressedPatches, Dictionary, to_tensor
 from remac.matching import DICTIONARY_FILE, jpeg, load_dictionary
 from remac.muon import Muon
 from remac.segmenter import load_segmenter
-from remac.train_codec import autocast, learning_rate, setting, write_atomically
+from remac.train_codec import autocast, learning_rate, setting, show_progress, write_atomically
 
 MODELS = ("marsqe", "marsqe-lite", *BASELINES)
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "marsqe"
@@ -240,20 +240,6 @@ def validation_crops(data: Path) -> list[Batch]:
         batches.append(Batch(to_tensor(raw)[None], to_tensor(coded)[None], torch.from_numpy(tables)[None],
                              torch.ones(1, side // 8, side // 8, dtype=torch.int64), torch.ones(1), None))
     return batches
-
-
-def show_progress(total: int) -> Any:
-    """A bar where tqdm is installed, else lines."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return lambda step, record: print(json.dumps(record), flush=True)
-    bar = tqdm(total=total, unit="step", mininterval=5)
-
-    def show(step: int, record: dict[str, Any]) -> None:
-        bar.n = step
-        bar.set_postfix({k: f"{v:.3f}" for k, v in record.items() if k not in ("step", "seconds")}, refresh=True)
-    return show
 
 
 def parse(arguments: list[str]) -> Run:

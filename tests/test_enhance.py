@@ -198,10 +198,10 @@ def in_pytorch(enhancer: Enhancer, data: bytes) -> np.ndarray:
         classes = segmenter(picture).argmax(1)
         raw = enhancer.dictionary.patches
         compressed = np.stack([slow.jpeg_with_tables(patch, source.tables) for patch in raw])
-        described = np.stack([slow.lbp_histogram(patch) for patch in compressed])
+        described = np.stack([matching.texture(patch) for patch in compressed])
         cells = [padded[r:r + 128, c:c + 128] for r in range(0, padded.shape[0], 128) for c in range(0, padded.shape[1], 128)]
         kinds = cell_classes(classes).reshape(-1).tolist()
-        index = torch.tensor([slow.match(described, slow.lbp_histogram(cell), kind) for cell, kind in zip(cells, kinds, strict=True)])
+        index = torch.tensor([slow.match(described, matching.texture(cell), kind) for cell, kind in zip(cells, kinds, strict=True)])
         banks = [model.encode_references(torch.from_numpy(patches.transpose(0, 3, 1, 2).astype(np.float32)), tables.expand(24, -1, -1))
                  for patches in (compressed, raw)]
         full = model(picture, tables, classes, Bank(*banks).taken(index), torch.ones(len(index))).full

@@ -21,9 +21,10 @@ from remac import marsqe, train_marsqe, train_segmenter
 from remac.data import picture_paths
 from remac.marsqe import Bank, Enhanced, MarsQE, MarsQEConfig
 from remac.marsqe_data import CompressedPatches, Dictionary
-from remac.matching import jpeg, jpeg_with_tables, lbp_histogram, match, mosaic_of, patches_of
+from remac.matching import jpeg, jpeg_with_tables, match
 from remac.muon import orthogonalised
 from remac.segmenter import IGNORED, Segmenter, cell_classes, class_map
+from remac_runtime.enhance.matching import cut_dictionary, join_dictionary, texture
 
 TINY = MarsQEConfig(8, (1, 1, 1), (1, 1, 1), (8, 8, 8), (1, 1, 1), (1, 1, 1))
 CBDNET_PARAMETERS, PAPER_TMAC = 4.34, {"marsqe-lite": 0.99, "marsqe": 1.44}
@@ -132,9 +133,9 @@ def naive_lbp(patch: np.ndarray) -> np.ndarray:
 
 def test_matching_is_equation_1() -> None:
     patches = [terrain(128, 128, seed) for seed in range(24)]
-    assert np.allclose(lbp_histogram(patches[0][:20, :30]), naive_lbp(patches[0][:20, :30]))
-    described = np.stack([lbp_histogram(patch) for patch in patches])
-    probe = lbp_histogram(jpeg(patches[9], 30)[0])
+    assert np.allclose(texture(patches[0][:20, :30]), naive_lbp(patches[0][:20, :30]))
+    described = np.stack([texture(patch) for patch in patches])
+    probe = texture(jpeg(patches[9], 30)[0])
     for kind in range(4):
         divergences = [sum(r * math.log(r / p) for r, p in zip(described[i], probe, strict=True)) for i in range(6 * kind, 6 * kind + 6)]
         assert match(described, probe, kind) == 6 * kind + int(np.argmin(divergences))
@@ -148,7 +149,8 @@ def test_cells_and_blocks_come_back() -> None:
     assert torch.equal(cells[1], x[0, :, :, 8:]) and torch.equal(marsqe.from_cells(cells, 8, 8, 16), x)
     assert torch.equal(marsqe.from_blocks(marsqe.blocks_of(cells), 3), cells)
     mosaic = terrain(512, 768, 1)
-    assert np.array_equal(mosaic_of(patches_of(mosaic)), mosaic) and np.array_equal(patches_of(mosaic)[7], mosaic[128:256, 128:256])
+    patches = cut_dictionary(mosaic).patches
+    assert np.array_equal(join_dictionary(patches), mosaic) and np.array_equal(patches[7], mosaic[128:256, 128:256])
 
 
 def test_untrained_it_changes_nothing_and_share_switches_references_off() -> None:

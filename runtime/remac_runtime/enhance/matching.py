@@ -12,7 +12,6 @@ CLASS_NAMES = ("sand", "soil", "rock", "sky")
 REFERENCES = 6          # N of each class
 _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))     # bits 0..7 of a pattern
 _PATTERNS = 256
-_INNER = CELL - 2       # positions of a patch that have all neighbours, along a side
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,15 @@ def join_dictionary(patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def texture(patch: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """LBP(P): shares float64[256] of the patterns of a patch uint8[128,128,3], none of them zero."""
+    """LBP(P): shares float64[256] of the patterns of a patch uint8[h,w,3] at positions with all neighbours, none of them zero."""
     luma = (patch.astype(np.int32) @ np.array([77, 150, 29], np.int32) + 128) >> 8
-    centre = luma[1:-1, 1:-1]
+    (height, width), centre = luma.shape, luma[1:-1, 1:-1]
     pattern = np.zeros(centre.shape, np.int64)
     for bit, (row, column) in enumerate(_NEIGHBOURS):
-        neighbour = luma[1 + row:1 + row + _INNER, 1 + column:1 + column + _INNER]
+        neighbour = luma[1 + row:height - 1 + row, 1 + column:width - 1 + column]
         pattern |= (neighbour >= centre).astype(np.int64) << bit
     counts = np.bincount(pattern.reshape(-1), minlength=_PATTERNS)
-    shares: NDArray[np.float64] = (counts + 1) / (_INNER * _INNER + _PATTERNS)
+    shares: NDArray[np.float64] = (counts + 1) / (centre.size + _PATTERNS)
     return shares
 
 
