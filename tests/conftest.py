@@ -18,6 +18,24 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA_VARIABLE = "REMAC_DATA"
 
 
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A working folder with a.png, b.png and bad.png, and the stand-in codec in place of the real one."""
+    from fake_codec import PICTURE, FakeDecoder, FakeEncoder, FakeModel
+
+    from remac_runtime import commands, view
+    from remac_runtime.images import Picture, save_picture
+    for module in (commands, view):
+        monkeypatch.setattr(module, "load_model", lambda folder: FakeModel())
+        monkeypatch.setattr(module, "Decoder", FakeDecoder)
+    monkeypatch.setattr(commands, "Encoder", FakeEncoder)
+    monkeypatch.chdir(tmp_path)
+    save_picture(Picture(PICTURE), "a.png")
+    save_picture(Picture(PICTURE[::-1]), "b.png")
+    Path("bad.png").write_bytes(b"not a picture")
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with the small random network and bank of small_network.py; it holds no ONNX files."""

@@ -3,8 +3,6 @@
 A stand-in codec (rows of pixels, zlib) takes the place of the network; the last tests run the real one on the small random model."""
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import errno
 import importlib.metadata
 import json
@@ -14,112 +12,19 @@ import signal
 import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
+from fake_codec import PICTURE, ROOT, FakeEncoder, FakeModel, damaged, remac
 from PIL import Image
 
-from remac_runtime import cli, commands, compare, packets, view
-from remac_runtime.codec import EncodeOptions, LossReport
+from remac_runtime import cli, commands, packets
+from remac_runtime.codec import EncodeOptions
 from remac_runtime.crc import crc32c
-from remac_runtime.errors import BadInput, CorruptStream, WrongModel
 from remac_runtime.exits import Exit
-from remac_runtime.format import NO_REFERENCE
-from remac_runtime.images import Picture, companding_of, from_pixels, load_picture, save_picture, to_pixels
-
-ROOT = Path(__file__).resolve().parents[1]
-CODEC = bytes(range(8))
-RNG = np.random.default_rng(3)
-PICTURE = RNG.integers(0, 256, (300, 90, 3), dtype=np.uint8)
-
-
-# ---- the stand-in codec
-
-@dataclasses.dataclass(frozen=True)
-class FakeModel:
-    bank: object | None = "a bank"
-    bank_problem: str | None = None
-
-
-class FakeEncoder:
-    """Each band is the zlib stream of its padded pixels."""
-
-    def __init__(self, model: FakeModel, backend: str | None = None, threads: int = 1, ground: object = None) -> None:
-        self.arguments = (model, backend, threads)
-
-    def __enter__(self) -> FakeEncoder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-    def encode(self, picture: Picture, options: EncodeOptions) -> bytes:
-        rows, columns = picture.samples.shape[:2]
-        header = packets.StreamHeader(columns, rows, CODEC, "fake", options.quality, picture.depth, picture.grey, companding_of(picture.depth),
-                                      options.band_rows, image_id=options.image_id)
-        padded = np.pad(to_pixels(picture), ((0, header.padded_height - rows), (0, header.padded_width - columns), (0, 0)), "edge")
-        spans = [header.rows_of(band) for band in range(header.bands)]
-        data = packets.pack_stream(header, [packets.BandPayload(zlib.compress(padded[a:b].tobytes()), options.quality, 2) for a, b in spans])
-        if options.target_bytes is not None and len(data) > options.target_bytes:
-            raise BadInput(f"the picture does not fit {options.target_bytes} bytes: the smallest possible size is {len(data)}")
-        return data
-
-
-@dataclasses.dataclass(frozen=True)
-class FakeDecoded:
-    header: packets.StreamHeader
-    picture: Picture
-    bits: np.ndarray
-    report: LossReport
-    notes: ClassVar[dict[str, str]] = {"remac-decoder": "fake@1"}
-
-
-class FakeDecoder(FakeEncoder):
-    def decode(self, data: bytes, strict: bool = False, max_pixels: int = packets.MAX_PIXELS) -> FakeDecoded:
-        scanned = packets.scan(data, max_pixels)
-        header = scanned.header
-        if not CODEC.startswith(header.codec_hash):
-            raise WrongModel(f"the stream was made with codec {header.codec_hash.hex()}, the model is {CODEC.hex()}: name the right --model")
-        if strict and scanned.lost:
-            raise CorruptStream(f"bands {scanned.lost} are lost: decode without --strict to conceal them")
-        pixels = np.full((header.padded_height, header.padded_width, 3), 128, np.uint8)
-        for band, payload in scanned.bands.items():
-            first, end = header.rows_of(band)
-            pixels[first:end] = np.frombuffer(zlib.decompress(payload.payload), np.uint8).reshape(end - first, -1, 3)
-        picture = from_pixels(pixels[:header.height, :header.width], header.depth, header.grey)
-        bits = RNG.uniform(0, 500, (header.padded_height // 16, header.padded_width // 16)).astype(np.float32)
-        return FakeDecoded(header, picture, bits, LossReport(scanned.lost, header.bands, scanned.skipped_bytes))
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A working folder with a.png, b.png and bad.png, and the stand-in codec in place of the real one."""
-    for module in (commands, view):
-        monkeypatch.setattr(module, "load_model", lambda folder: FakeModel())
-        monkeypatch.setattr(module, "Decoder", FakeDecoder)
-    monkeypatch.setattr(commands, "Encoder", FakeEncoder)
-    monkeypatch.chdir(tmp_path)
-    save_picture(Picture(PICTURE), "a.png")
-    save_picture(Picture(PICTURE[::-1]), "b.png")
-    Path("bad.png").write_bytes(b"not a picture")
-    return tmp_path
-
-
-def remac(*arguments: str) -> int:
-    try:
-        return int(cli.main(list(arguments)))
-    except SystemExit as stop:   # argparse
-        return int(stop.code or 0)
-
-
-def damaged(data: bytes, band: int) -> bytes:
-    """The stream with one bit of a band's payload flipped."""
-    position = next(packet.end for packet in packets.find_packets(data) if not packet.is_header and packet.band == band) - 3
-    return data[:position] + bytes([data[position] ^ 1]) + data[position + 1:]
-
+from remac_runtime.images import Picture, load_picture, save_picture
 
 # ---- help
 
@@ -358,129 +263,6 @@ def test_sub_commands_of_the_toolkit(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [broken])
     assert remac("train") == Exit.FAILED
     assert "train cannot be loaded" in capsys.readouterr().err
-
-
-# ---- info
-
-def test_info(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    remac("encode", "a.png", "-o", "a.rmc", "--image-id", "0xCAFE", "--quality", "9")
-    capsys.readouterr()
-    assert remac("info", "a.rmc") == 0
-    text = capsys.readouterr().out
-    assert all(part in text for part in ("90x300, 8-bit colour", "0x0000cafe", "fake", CODEC.hex(), "3 of 128 rows, 3 intact", "damage      none",
-                                         "band 2, quality 9, 4 lanes"))
-    assert remac("info", "a.rmc", "--json") == 0
-    content = json.loads(capsys.readouterr().out)
-    data = Path("a.rmc").read_bytes()
-    assert [packet["kind"] for packet in content["packets"]] == ["header", "band", "band", "band"]
-    assert sum(packet["bytes"] for packet in content["packets"]) == content["bytes"] == len(data)
-    assert content["packets"][1]["crc"] == data[68 + 36:68 + 40][::-1].hex()
-    assert content["references"] == {"kind": "none", "semantic": None, "texture": None, "bank_hash": None, "earlier_image": None}
-
-
-def test_info_of_damaged_streams(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = FakeEncoder(FakeModel()).encode(Picture(PICTURE), EncodeOptions())
-    other = FakeEncoder(FakeModel()).encode(Picture(PICTURE[:50]), EncodeOptions())
-    Path("a.rmc").write_bytes(damaged(data, 2)[68:] + other)
-    assert remac("info", "a.rmc") == Exit.LOSS
-    text = capsys.readouterr().out
-    assert all(part in text for part in ("the header packet is lost", "lost bands 2", "packets of other pictures: 2", "bytes outside intact packets",
-                                         "of another picture"))
-    Path("a.rmc").write_bytes(b"")
-    assert remac("info", "a.rmc") == Exit.FAILED
-    assert capsys.readouterr().err.startswith("remac: error: a.rmc: the file is empty")
-    assert remac("info", "absent.rmc", "--json") == Exit.FAILED
-    assert "no such file" in json.loads(capsys.readouterr().out)["error"]
-
-
-# ---- compare
-
-def test_compare_pictures(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    changed = PICTURE.copy()
-    changed[7, 5, 2] ^= 4
-    changed[9, 1, 0] ^= 1
-    save_picture(Picture(changed), "c.ppm")
-    assert remac("compare", "a.png", "a.png") == Exit.OK
-    assert "equal: 81,000 elements, uint8[300,90,3]" in capsys.readouterr().out
-    assert remac("compare", "a.png", "c.ppm") == Exit.DIFFERENT
-    text = capsys.readouterr().out
-    values = f"{PICTURE[7, 5, 2]} and {changed[7, 5, 2]}"
-    assert "2 of 81,000 elements differ; first at [7, 5, 2] (row, column, channel): " + values + "; largest difference 4" in text
-    assert remac("compare", "a.png", "c.ppm", "--json") == Exit.DIFFERENT
-    facts = json.loads(capsys.readouterr().out)
-    assert (facts["different"], facts["first"], facts["largest"]) == (2, [7, 5, 2], 4)
-    assert facts["psnr_db"] == pytest.approx(10 * np.log10(255 ** 2 / (17 / 81000)), abs=1e-3)
-    save_picture(Picture(PICTURE[:-1]), "c.png")
-    assert remac("compare", "a.png", "c.png") == Exit.SHAPES_DIFFER
-    save_picture(Picture(PICTURE[:, :, 0]), "c.png")
-    assert remac("compare", "a.png", "c.png") == Exit.SHAPES_DIFFER
-    assert "uint8[300,90,3] and uint8[300,90]" in capsys.readouterr().out
-
-
-def test_compare_arrays(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    a = np.array([[1.0, np.nan], [3.0, 4.0]])
-    nearly = a.copy()
-    nearly[1, 1] += 1e-3
-    for name, array in (("a", a), ("b", nearly), ("c", a.astype(np.float32)), ("d", np.int32(5)), ("e", np.int32(6))):
-        np.save(name, array)
-    assert [remac("compare", "a.npy", name) for name in ("a.npy", "b.npy", "c.npy")] == [Exit.OK, Exit.DIFFERENT, Exit.SHAPES_DIFFER]
-    assert "1 of 4 elements differ; first at [1, 1]: 4.0 and 4.001; largest difference 0.001" in capsys.readouterr().out
-    assert remac("compare", "d.npy", "e.npy") == Exit.DIFFERENT
-    Path("x.npy").write_bytes(b"rubbish")
-    assert remac("compare", "a.npy", "x.npy") == Exit.FAILED
-    assert remac("compare", "a.npy", "a.png") == Exit.FAILED
-    assert "one kind" in capsys.readouterr().err
-
-
-def test_compare_streams_says_where(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    remac("encode", "a.png", "-o", "a.rmc")
-    data = Path("a.rmc").read_bytes()
-    Path("b.rmc").write_bytes(damaged(data, 1))
-    Path("c.rmc").write_bytes(data + b"x")
-    capsys.readouterr()
-    assert remac("compare", "a.rmc", "b.rmc") == Exit.DIFFERENT
-    assert "in the payload of the packet 2, band 1" in capsys.readouterr().out
-    assert remac("compare", "a.rmc", "c.rmc") == Exit.SHAPES_DIFFER
-    assert f"lengths differ: {len(data):,} and {len(data) + 1:,} bytes; 0 of the first" in capsys.readouterr().out
-    assert compare.load(Path("a.rmc")).kind == "bytes"
-
-
-# ---- view
-
-def test_view_page_is_self_contained(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    remac("encode", "a.png", "-o", "a<b>.rmc")
-    Path("a<b>.rmc").write_bytes(damaged(Path("a<b>.rmc").read_bytes(), 1))
-    assert remac("view", "a<b>.rmc") == Exit.LOSS
-    text = Path("a<b>.html").read_text()
-    assert "<b>" not in text and "a&lt;b&gt;.rmc" in text
-    assert not re.search(r"""(href|src)=["'](?!data:)""", text) and "url(http" not in text
-    assert text.count('class="lost"') == 2 and text.count('class="band"') == 4, "two figures, three bands"
-    assert "concealed" in text and "rows 128-255" in text
-    uris = re.findall(r'href="data:image/png;base64,([^"]+)"', text)
-    assert len(uris) == 3
-
-
-def test_view_picture(fake: Path) -> None:
-    remac("encode", "a.png", "-o", "a.rmc")
-    assert remac("view", "a.rmc", "-o", "view.png") == 0
-    shown = np.asarray(Image.open("view.png"))
-    assert np.array_equal(shown[16:16 + 128, 16:16 + 90], PICTURE[:128]), "the decoded picture, up to the line of the second band"
-    assert np.array_equal(shown[16 + 128, 16], view._BAND_COLOUR)
-    blocks = shown[16:16 + 300, 16 + 90 + 16:16 + 90 + 16 + 90]
-    assert len(np.unique(blocks[:16, :16].reshape(-1, 3), axis=0)) == 1, "a colour for each block"
-
-
-def test_heat_map_is_brighter_where_more_bits_are() -> None:
-    heat = view.heat_map(np.linspace(0, 1000, 400, dtype=np.float32).reshape(20, 20))
-    brightness = heat.colours.reshape(-1, 3).astype(int).sum(1)
-    assert np.all(np.diff(brightness) >= 0) and heat.top == pytest.approx(1000 / 256, rel=0.02)
-    assert np.array_equal(view.heat_map(np.zeros((2, 2), np.float32)).colours[0, 0], view._ANCHORS[0])
-
-
-def test_references_in_the_view() -> None:
-    header = packets.StreamHeader(64, 64, CODEC, reference_kind=1, semantic=3, texture=NO_REFERENCE, bank_hash=b"01234567")
-    decoded: Any = argparse.Namespace(header=header)
-    assert view.reference_text(decoded) == f"entry 3 for the entropy parameters; bank {b'01234567'.hex()}"
 
 
 # ---- the real codec on the small random model
