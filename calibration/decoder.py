@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 
 from calibration import integer_network
 from remac.codec import Codec
 from remac.config import DECODERS, PROFILES
 from remac.integer import set_integer
 from remac.train_codec import load_weights
-from remac.weights import save_decoder
+from remac.weights import CODEC_FILE, save_decoder, unpacked
 from remac_runtime.errors import BadNetwork, RemacError
 from remac_runtime.network import Network, read_network
 
@@ -42,6 +43,15 @@ def check_same_rover(codec: Codec, network: Network) -> None:
             raise BadNetwork(f"layer {name} of the checkpoint differs from the network file: train the decoder on the frozen codec (thaw it)")
 
 
+def check_same_trunk(codec: Codec, folder: Path) -> None:
+    """Raise BadNetwork where the trunk that the decoder does not bring along is not that of the codec's own decoder in `folder`."""
+    with safe_open(folder / CODEC_FILE, "pt") as file:
+        shipped = unpacked({key: file.get_tensor(key) for key in file.keys() if key.startswith("decoder.")})   # noqa: SIM118  (not a mapping)
+    for name, value in codec.decoder.state_dict().items():
+        if name.startswith(codec.decoder.TRUNK) and not torch.allclose(value, shipped[f"decoder.{name}"]):
+            raise BadNetwork(f"decoder.{name} of the checkpoint differs from {CODEC_FILE}: train the decoder on the frozen codec (thaw it)")
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m calibration.decoder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
@@ -53,6 +63,8 @@ def main(arguments: list[str]) -> int:
         codec = load_checkpoint(options.checkpoint, options.profile, options.decoder)
         network = read_network(options.out / "network.rmn")
         check_same_rover(codec, network)
+        if codec.decoder.config.trunk_of:
+            check_same_trunk(codec, options.out)
         path = save_decoder(codec.decoder, options.out, network.hash.hex())
     except (RemacError, OSError) as error:
         print(f"remac: {error}", file=sys.stderr)

@@ -17,11 +17,12 @@ class DecoderConfig:
     half: int = 0                         # channels of a last stage at 1/2; 0: none, and no texture below 1/8
     half_blocks: int = 0
     version: int = 1
+    trunk_of: str = ""                    # decoder whose RefDecoder.TRUNK it has, weights and all
 
 
 MODERATE = DecoderConfig("moderate", (256, 192, 128, 64), (2, 2, 2, 1))
 SMALL = DecoderConfig("small", (192, 128, 96, 48), (2, 2, 2, 1))
-DEEP = DecoderConfig("deep", (256, 192, 128, 64), (2, 3, 8, 10), half=32, half_blocks=4, version=2)
+DEEP = DecoderConfig("deep", (256, 192, 128, 64), (2, 2, 8, 10), half=32, half_blocks=4, version=2, trunk_of="moderate")
 DECODERS = {config.name: config for config in (MODERATE, SMALL, DEEP)}
 
 

@@ -70,6 +70,8 @@ class RefDecoder(nn.Module):
     reference float[B,M,16,16] with its share float[B] (0 switches it off). Output: float[B,3,16h,16w], 8-bit units.
     """
 
+    TRUNK = ("entry", "quality", "down", "low", "rise", "at16")   # down to 1/16: what a deeper decoder may take over
+
     def __init__(self, config: DecoderConfig, latents: int) -> None:
         super().__init__()
         wide, deep, mid, fine = config.widths
@@ -96,6 +98,10 @@ class RefDecoder(nn.Module):
         with torch.no_grad():
             self.rise.weight.mul_(0.3)
             self.out.weight.mul_(0.1)
+
+    def trunk(self) -> nn.ModuleList:
+        """The modules of TRUNK."""
+        return nn.ModuleList(getattr(self, name) for name in self.TRUNK)
 
     def forward(self, y_hat: Tensor, knots: Tensor, latent_norm: Tensor, texture: Tensor | None = None, share: Tensor | None = None) -> Tensor:
         y_hat, norm = y_hat.float(), latent_norm[:, None, None]

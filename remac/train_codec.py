@@ -134,7 +134,9 @@ class Trainer:
         trained = self.model.decoder if run.train.stage == "decoder" else self.model
         self.model.requires_grad_(trained is self.model)
         trained.requires_grad_(True)
-        self.parameters = list(trained.parameters())
+        if run.train.stage == "decoder" and run.codec.decoder.trunk_of:
+            self.model.decoder.trunk().requires_grad_(False)
+        self.parameters = [p for p in trained.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, run.train.learning_rate, (0.9, run.train.second_moment), fused=True)
         self.step, self.seconds, self.skipped = 0, 0.0, 0
         if self.checkpoint.exists():

@@ -125,11 +125,12 @@ def ground_decoders(folder: Path) -> list[DecoderConfig]:
 
 
 def save_decoder(decoder: RefDecoder, folder: Path, codec_hash: str) -> Path:
-    """Write `folder`/decoder-NAME.safetensors: a decoder for streams of the codec with this hash (hex)."""
+    """Write `folder`/decoder-NAME.safetensors: a decoder for streams of the codec with this hash (hex), without the trunk that it shares."""
     path = folder / DECODER_FILES.format(decoder.config.name)
     tensors: dict[str, Tensor] = {}
     for name, value in decoder.state_dict().items():
-        tensors.update(packed(f"decoder.{name}", value.detach().cpu()))
+        if not (decoder.config.trunk_of and name.startswith(decoder.TRUNK)):
+            tensors.update(packed(f"decoder.{name}", value.detach().cpu()))
     temporary = path.with_name(path.name + ".tmp")
     save_file({name: value.contiguous() for name, value in tensors.items()}, temporary,
               {"decoder": decoder.config.name, "version": str(decoder.config.version), "codec": codec_hash})
@@ -144,8 +145,9 @@ def load_ground(folder: Path, name: str | None = None) -> GroundModule:
         path = folder / DECODER_FILES.format(name)
         if not path.exists():
             raise BadNetwork(f"{path}: no such decoder; {folder} holds {', '.join(config.name for config in ground_decoders(folder))}")
+        trunk = {key: value for key, value in codec.decoder.state_dict().items() if key.startswith(RefDecoder.TRUNK) and DECODERS[name].trunk_of}
         codec.decoder = RefDecoder(DECODERS[name], codec.config.latents)
         with safe_open(path, "pt") as file:
             state = unpacked({key: file.get_tensor(key) for key in file.keys()})   # noqa: SIM118  (not a mapping)
-        codec.decoder.load_state_dict({key.removeprefix("decoder."): value for key, value in state.items()})
+        codec.decoder.load_state_dict(trunk | {key.removeprefix("decoder."): value for key, value in state.items()})
     return GroundModule(codec).eval()

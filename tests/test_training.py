@@ -1,7 +1,7 @@
 """The training graph computes the normative integers, and a stopped run goes on as if it had never stopped."""
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,16 @@ from remac_runtime.terrain import terrain
 pytest.importorskip("torch")
 
 import torch
+from safetensors import safe_open
 
 from calibration import decoder, freeze, integer_network, tables, thaw
 from remac.codec import Analysed, Codec, context_taps
-from remac.config import PROFILES, CodecConfig, DecoderConfig, RateConfig, TrainConfig
+from remac.config import DECODERS, PROFILES, RATE, CodecConfig, DecoderConfig, RateConfig, TrainConfig
+from remac.decoder import RefDecoder
 from remac.integer import activation_ranges, prepare, set_integer
 from remac.quantise import IntegerQuantiser, dead_zone_rounding
 from remac.train_codec import Run, Trainer, learning_rate, load_weights
-from remac.weights import CODEC_FILE, rover_layers, save_codec
+from remac.weights import CODEC_FILE, load_ground, rover_layers, save_codec, save_decoder
 from remac.widen import widen
 from remac_runtime import arithmetic
 from remac_runtime.analysis import analyse
@@ -231,6 +233,30 @@ def test_deep_decoder_starts_as_the_moderate_one(integer_codec: Codec, tmp_path:
     torch.testing.assert_close(theirs, mine)
     assert load_weights(deep, {**integer_codec.state_dict(), "analysis.other": y}) == ["analysis.other"]
     assert load_weights(deep, {key: value for key, value in integer_codec.state_dict().items() if key != "analysis.stem.weight"})
+
+
+def test_a_deeper_decoder_keeps_the_trunk_and_ships_without_it(integer_codec: Codec, tmp_path: Path, pictures: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    deeper = replace(TINY.decoder, name="tiny-deep", blocks=(1, 1, 2, 1), trunk_of="tiny")
+    write_network(integer_codec, tmp_path)
+    save_codec(integer_codec, tmp_path / CODEC_FILE)
+    monkeypatch.setitem(PROFILES, "tiny", TINY)
+    monkeypatch.setitem(DECODERS, "tiny-deep", deeper)
+    start = tmp_path / "start.pt"
+    torch.save({"stage": "quantised", "rate": asdict(RATE), "model": integer_network.shipped_codec(tmp_path).state_dict()}, start)
+    run = run_for(tmp_path / "deep", pictures, "decoder", start, steps=2)
+    codec = trained(replace(run, codec=replace(TINY, decoder=deeper))).model
+    decoder.check_same_trunk(codec, tmp_path)
+    path = save_decoder(codec.decoder, tmp_path, "00")
+    with safe_open(path, "pt") as file:
+        assert not any(name.removeprefix("decoder.").startswith(RefDecoder.TRUNK) for name in file.keys())   # noqa: SIM118
+    again = load_ground(tmp_path, "tiny-deep").decoder.state_dict()
+    for name, value in codec.decoder.state_dict().items():
+        torch.testing.assert_close(again[name], value, atol=float(value.abs().max()) / 128, rtol=0)
+    with torch.no_grad():
+        codec.decoder.entry.weight.mul_(1.1)
+    with pytest.raises(BadNetwork, match="decoder.entry.weight"):
+        decoder.check_same_trunk(codec, tmp_path)
 
 
 def test_decoder_for_another_codec_is_refused(integer_codec: Codec, tmp_path: Path) -> None:
