@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 
 from calibration import integer_network
 from remac.codec import Codec
 from remac.config import DECODERS, PROFILES
 from remac.integer import set_integer
 from remac.train_codec import load_weights
-from remac.weights import CODEC_FILE, save_decoder, unpacked
+from remac.weights import CODEC_FILE, save_decoder, shipped_trunk
 from remac_runtime.errors import BadNetwork, RemacError
 from remac_runtime.network import Network, read_network
 
@@ -45,10 +44,9 @@ def check_same_rover(codec: Codec, network: Network) -> None:
 
 def check_same_trunk(codec: Codec, folder: Path) -> None:
     """Raise BadNetwork where the trunk that the decoder does not bring along is not that of the codec's own decoder in `folder`."""
-    with safe_open(folder / CODEC_FILE, "pt") as file:
-        shipped = unpacked({key: file.get_tensor(key) for key in file.keys() if key.startswith("decoder.")})   # noqa: SIM118  (not a mapping)
-    for name, value in codec.decoder.state_dict().items():
-        if name.startswith(codec.decoder.TRUNK) and not torch.allclose(value, shipped[f"decoder.{name}"]):
+    state = codec.decoder.state_dict()
+    for name, value in shipped_trunk(folder).items():
+        if not torch.allclose(state[name], value):
             raise BadNetwork(f"decoder.{name} of the checkpoint differs from {CODEC_FILE}: train the decoder on the frozen codec (thaw it)")
 
 

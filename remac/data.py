@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from remac.hardware import with_hardware
 
 SUFFIXES = (".png", ".jpg", ".webp")
 HARDWARE_SHARE = 0.15          # of the augmented patches
+Crop = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 DATA_VARIABLE = "REMAC_DATA"
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "mars"
 
@@ -49,13 +51,14 @@ class PatchSampler:
     """Random augmented patches of a list of pictures, weighted by their area."""
 
     def __init__(self, paths: list[Path], patch: int, seed: int, augment: bool = True) -> None:
-        self.pictures = [self._at_least(load_picture(path), patch) for path in paths]
+        self.pictures = [self.at_least(load_picture(path), patch) for path in paths]
         areas = np.array([p.shape[0] * p.shape[1] for p in self.pictures], dtype=np.float64)
         self.share = areas / areas.sum()
         self.patch, self.seed, self.augment = patch, seed, augment
 
     @staticmethod
-    def _at_least(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    def at_least(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+        """The picture, reflected at its edges where a side is shorter than `size`."""
         missing = [max(0, size - n) for n in picture.shape[:2]]
         return np.pad(picture, ((0, missing[0]), (0, missing[1]), (0, 0)), "reflect") if any(missing) else picture
 
@@ -64,15 +67,20 @@ class PatchSampler:
         rng = np.random.default_rng((self.seed, step, rank))
         return torch.stack([self._one(rng) for _ in range(count)])
 
+    def place(self, rng: np.random.Generator, grid: int = 1) -> tuple[int, Crop]:
+        """Which picture, and how a patch is cut out of it: at multiples of `grid` pixels, perhaps mirrored."""
+        chosen = int(rng.choice(len(self.pictures), p=self.share))
+        top, left = (grid * int(rng.integers((n - self.patch) // grid + 1)) for n in self.pictures[chosen].shape[:2])
+        across, down = rng.random() < 0.5, rng.random() < 0.15
+
+        def crop(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            part = picture[top:top + self.patch, left:left + self.patch]
+            return part[::-1 if down else 1, ::-1 if across else 1]
+        return chosen, crop
+
     def _one(self, rng: np.random.Generator) -> Tensor:
-        picture = self.pictures[rng.choice(len(self.pictures), p=self.share)]
-        top, left = (int(rng.integers(n - self.patch + 1)) for n in picture.shape[:2])
-        crop = picture[top:top + self.patch, left:left + self.patch]
-        if rng.random() < 0.5:
-            crop = crop[:, ::-1]
-        if rng.random() < 0.15:
-            crop = crop[::-1]
-        x = torch.from_numpy(crop.copy()).permute(2, 0, 1).float()
+        chosen, crop = self.place(rng)
+        x = torch.from_numpy(crop(self.pictures[chosen]).copy()).permute(2, 0, 1).float()
         if self.augment and rng.random() < HARDWARE_SHARE:
             x = with_hardware(x, rng)
         return augmented(x, rng) if self.augment and rng.random() < 0.5 else x

@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from remac.coded import GRID, JPEG, SETTINGS, load_coded
 from remac.data import PatchSampler, load_picture
 from remac.marsqe import CELL, CLASS_PIXELS
 from remac.matching import jpeg, jpeg_with_tables, match
 from remac.segmenter import Segmenter, cell_classes, class_map
 from remac_runtime.enhance.matching import texture
 
-QUALITIES = (20, 30, 40, 50)
+CODED_SHARE = 0.5                  # of the patches are of pictures coded beforehand, where there are any
 OTHER_SHARE = 0.1                  # of the patches are coded at any quality of OTHER_RANGE instead
 OTHER_RANGE = (10, 70)
 TYPICAL_MSE = {20: 79.0, 30: 60.0, 40: 50.0, 50: 43.0}       # of JPEG on the training patches: what makes the losses of the settings comparable
@@ -55,9 +56,12 @@ class Dictionary:
         """uint8[24,128,128,3] and LBP histograms float[24,256]."""
         key = tables.tobytes()
         if key not in self._coded:
-            coded = np.stack([jpeg_with_tables(patch, tables) for patch in self.patches])
-            self._coded[key] = coded, np.stack([texture(patch) for patch in coded])
+            self.add(tables, np.stack([jpeg_with_tables(patch, tables) for patch in self.patches]))
         return self._coded[key]
+
+    def add(self, tables: NDArray[np.float32], coded: NDArray[np.uint8]) -> None:
+        """Keep the references uint8[24,128,128,3] as another codec shows them; `tables` stand for its setting."""
+        self._coded[tables.tobytes()] = coded, np.stack([texture(patch) for patch in coded])
 
     def matched(self, compressed: NDArray[np.uint8], tables: NDArray[np.float32], kind: int) -> tuple[Tensor, Tensor]:
         """Equation (1): the raw and the compressed reference of a patch, float[3,128,128] each."""
@@ -77,11 +81,15 @@ class CompressedPatches(PatchSampler):
     """Patches of the training pictures with everything that MarsQE needs of them."""
 
     def __init__(self, paths: list[Path], seed: int, dictionary: Dictionary | None = None, segmenter: Segmenter | None = None,
-                 qualities: tuple[int, ...] = QUALITIES) -> None:
+                 coded: tuple[Path, ...] = (), coded_share: float = CODED_SHARE) -> None:
         super().__init__(paths, CELL, seed, augment=False)
         if segmenter is not None:
-            self.pictures = [with_classes(self._at_least(load_picture(path), CELL), segmenter) for path in paths]
-        self.dictionary, self.qualities = dictionary, qualities
+            self.pictures = [with_classes(self.at_least(load_picture(path), CELL), segmenter) for path in paths]
+        self.dictionary, self.coded_share = dictionary, coded_share if coded else 0.0
+        self.coded = [setting for folder in coded for setting in load_coded(folder, paths, self.pictures, CELL)]
+        for setting in self.coded:
+            if dictionary is not None:
+                dictionary.add(setting.tables, setting.dictionary)
 
     def compressed_batch(self, count: int, step: int, references: bool) -> Batch:
         """A pure function of (seed, step)."""
@@ -92,16 +100,25 @@ class CompressedPatches(PatchSampler):
         return Batch(raw, compressed, tables, classes, weight, chosen)
 
     def _compressed(self, rng: np.random.Generator, references: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor] | None]:
-        crop = self._one(rng).permute(1, 2, 0).numpy().astype(np.uint8)
-        pixels = np.ascontiguousarray(crop[..., :3])
-        quality = int(rng.integers(*OTHER_RANGE)) if rng.random() < OTHER_SHARE else int(rng.choice(self.qualities))
-        coded, tables = jpeg(pixels, quality)
+        crop, coded, tables, typical = self._beforehand(rng) if rng.random() < self.coded_share else self._jpeg(rng)
         half = CLASS_PIXELS // 2
         classes = torch.from_numpy(crop[half::CLASS_PIXELS, half::CLASS_PIXELS, -1].astype(np.int64)) if crop.shape[2] == 4 else \
             torch.zeros(CELL // CLASS_PIXELS, CELL // CLASS_PIXELS, dtype=torch.int64)
-        typical = TYPICAL_MSE[min(TYPICAL_MSE, key=lambda q: abs(q - quality))]
         pair = None
         if references:
             assert self.dictionary is not None
             pair = self.dictionary.matched(coded, tables, int(cell_classes(classes[None])))
-        return (to_tensor(pixels), to_tensor(coded), torch.from_numpy(tables), classes, torch.tensor(1.0 / typical)), pair
+        return (to_tensor(crop[..., :3]), to_tensor(coded), torch.from_numpy(tables), classes, torch.tensor(1.0 / typical)), pair
+
+    def _jpeg(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], float]:
+        """A raw patch with its classes, the patch in JPEG, its tables, and a typical error."""
+        crop = self._one(rng).permute(1, 2, 0).numpy().astype(np.uint8)
+        quality = int(rng.integers(*OTHER_RANGE)) if rng.random() < OTHER_SHARE else int(rng.choice(SETTINGS[JPEG]))
+        coded, tables = jpeg(np.ascontiguousarray(crop[..., :3]), quality)
+        return crop, coded, tables, TYPICAL_MSE[min(TYPICAL_MSE, key=lambda q: abs(q - quality))]
+
+    def _beforehand(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], float]:
+        """The same of a picture coded beforehand."""
+        setting = self.coded[rng.integers(len(self.coded))]
+        chosen, crop = self.place(rng, GRID)
+        return crop(self.pictures[chosen]), crop(setting.pictures[chosen]), setting.tables, setting.error

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from remac.coded import JPEG, SETTINGS
 from remac.marsqe import INDEX_FILE
-from remac.marsqe_data import QUALITIES
 from remac.matching import DICTIONARY_FILE
 from remac.segmenter import SEGMENTER_FILE
 from remac.train_codec import write_atomically
@@ -43,7 +43,7 @@ def write_model(runs: list[Path], folder: Path, kind: str) -> dict[str, Any]:
                for name, whole in state["average"].items() for part, value in packed(name, whole).items()}
     file = f"{kind}.safetensors"
     write_atomically(folder / file, lambda path: save_file(tensors, path, {"version": "1", "name": "marsqe", "settings": kind}))
-    return {"file": file, "name": "marsqe", "version": 1, "trained": [min(QUALITIES), max(QUALITIES)], "stages": stages}
+    return {"file": file, "name": "marsqe", "version": 1, "trained": [min(SETTINGS[JPEG]), max(SETTINGS[JPEG])], "stages": stages}
 
 
 def main(arguments: list[str]) -> int:

@@ -21,7 +21,7 @@ from remac.baselines import BASELINES
 from remac.config import TrainConfig
 from remac.data import DataMissing, data_folder, load_picture, picture_paths
 from remac.marsqe import CELL, Bank, Enhanced, MarsQE, loss_of
-from remac.marsqe_data import Batch, CompressedPatches, Dictionary, to_tensor
+from remac.marsqe_data import CODED_SHARE, Batch, CompressedPatches, Dictionary, to_tensor
 from remac.matching import DICTIONARY_FILE, jpeg, load_dictionary
 from remac.muon import Muon
 from remac.segmenter import load_segmenter
@@ -52,6 +52,8 @@ class Run:
     start: Path | None
     seconds: float
     workers: int = 0
+    coded: tuple[Path, ...] = ()
+    coded_share: float = CODED_SHARE
 
 
 DEFAULTS = TrainConfig(steps=4800, batch=4, patch=CELL, learning_rate=1e-3, final_rate=1e-6, warmup_steps=50, hold=0.2, clip=1.0, seed=9)
@@ -117,7 +119,7 @@ class Trainer:
         mars = run.model.startswith("marsqe")
         segmenter = load_segmenter(WEIGHTS) if mars else None
         dictionary = Dictionary(load_dictionary(WEIGHTS / DICTIONARY_FILE)) if mars else None
-        self.data = CompressedPatches(picture_paths(run.data / "train"), config.seed, dictionary, segmenter)
+        self.data = CompressedPatches(picture_paths(run.data / "train"), config.seed, dictionary, segmenter, run.coded, run.coded_share)
         self.model = build(run.model).to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = optimizers(self.model, run)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
@@ -255,12 +257,15 @@ def parse(arguments: list[str]) -> Run:
                         help="shares of the steps after which the post-enhancement and the references take part")
     parser.add_argument("--seconds", type=float, default=0, help="stop after so much training time (0: never)")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches, for a GPU (0: none)")
+    parser.add_argument("--coded", type=Path, nargs="+", default=[], metavar="FOLDER",
+                        help="pictures coded beforehand, to learn from besides JPEG: runs/coded/hevc runs/coded/remac")
+    parser.add_argument("--coded-share", type=float, default=CODED_SHARE, help="of the patches that are of such pictures")
     parser.add_argument("--start", type=Path, help="checkpoint whose averaged weights to start from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     config = replace(DEFAULTS, steps=options.steps, batch=options.batch, **dict(setting(text, parser) for text in options.set))  # type: ignore[arg-type]
     return Run(options.model, config, options.parts[0], options.parts[1], options.out, data_folder(options.data), options.device, options.start,
-               options.seconds, options.workers)
+               options.seconds, options.workers, tuple(options.coded), options.coded_share)
 
 
 def main(arguments: list[str]) -> int:

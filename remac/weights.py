@@ -138,6 +138,14 @@ def save_decoder(decoder: RefDecoder, folder: Path, codec_hash: str) -> Path:
     return path
 
 
+def shipped_trunk(folder: Path) -> dict[str, Tensor]:
+    """The tensors of RefDecoder.TRUNK of the codec's own decoder, by their names in a RefDecoder."""
+    with safe_open(folder / CODEC_FILE, "pt") as file:
+        state = unpacked({key: file.get_tensor(key) for key in file.keys() if key.startswith("decoder.")})   # noqa: SIM118  (not a mapping)
+    named = {key.removeprefix("decoder."): value for key, value in state.items()}
+    return {key: value for key, value in named.items() if key.startswith(RefDecoder.TRUNK)}
+
+
 def load_ground(folder: Path, name: str | None = None) -> GroundModule:
     """A ground decoder of a weights folder, float32, evaluation mode; by default the one that the codec was trained with. Raises BadNetwork."""
     codec = load_codec(folder, {})
@@ -145,7 +153,7 @@ def load_ground(folder: Path, name: str | None = None) -> GroundModule:
         path = folder / DECODER_FILES.format(name)
         if not path.exists():
             raise BadNetwork(f"{path}: no such decoder; {folder} holds {', '.join(config.name for config in ground_decoders(folder))}")
-        trunk = {key: value for key, value in codec.decoder.state_dict().items() if key.startswith(RefDecoder.TRUNK) and DECODERS[name].trunk_of}
+        trunk = shipped_trunk(folder) if DECODERS[name].trunk_of else {}
         codec.decoder = RefDecoder(DECODERS[name], codec.config.latents)
         with safe_open(path, "pt") as file:
             state = unpacked({key: file.get_tensor(key) for key in file.keys()})   # noqa: SIM118  (not a mapping)

@@ -16,9 +16,10 @@ pytest.importorskip("torch")
 import torch
 import torch.nn.functional as F
 
-from benchmarks import enhance, enhance_metrics
+from benchmarks import enhance_metrics, enhance_models
 from remac import marsqe, train_marsqe, train_segmenter
-from remac.data import picture_paths
+from remac.coded import HEVC, SETTINGS, load_coded
+from remac.data import DataMissing, load_picture, picture_paths
 from remac.marsqe import Bank, Enhanced, MarsQE, MarsQEConfig
 from remac.marsqe_data import CompressedPatches, Dictionary
 from remac.matching import jpeg, jpeg_with_tables, match
@@ -192,7 +193,7 @@ def test_constraint_is_the_projection_onto_the_quantisation_set() -> None:
 
 def test_cost_is_that_of_the_paper() -> None:
     pytest.importorskip("fvcore")
-    for name, cost in enhance.cost_of(MarsQE().eval()).items():
+    for name, cost in enhance_models.cost_of(MarsQE().eval()).items():
         assert abs(cost["tmac"] / PAPER_TMAC[name] - 1) < TOLERANCE, cost
         assert abs(cost["parameters"] / PAPER_PARAMETERS[name] - 1) < TOLERANCE, cost
         assert cost["tmac_features_kept"] < cost["tmac"]
@@ -255,6 +256,46 @@ def test_patches_are_what_jpeg_with_these_tables_makes(data: Path) -> None:
     for raw, compressed, tables in zip(batch.raw, batch.compressed, batch.tables, strict=True):
         again = jpeg_with_tables(raw.permute(1, 2, 0).byte().numpy(), tables.numpy())
         assert np.array_equal(again, compressed.permute(1, 2, 0).byte().numpy())
+
+
+@pytest.fixture(scope="module")
+def coded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training pictures through a codec that keeps the upper bits, as many of them as its setting says."""
+    folder = tmp_path_factory.mktemp("coded") / HEVC
+    for bits, number in enumerate(SETTINGS[HEVC], 1):
+        (folder / str(number)).mkdir(parents=True)
+        for path in picture_paths(data / "train"):
+            Image.fromarray(kept_bits(load_picture(path), bits)).save(folder / str(number) / f"{path.stem}.png")
+        Image.fromarray(np.full((512, 768, 3), bits, np.uint8)).save(folder / str(number) / "dictionary.png")
+    return folder
+
+
+def kept_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
+    return pixels >> (8 - bits) << (8 - bits)
+
+
+def test_patches_of_pictures_coded_beforehand(data: Path, coded: Path) -> None:
+    """Raw and coded patch show the same place, mirrored or not; tables, references and weights are the setting's."""
+    dictionary = Dictionary(np.stack([terrain(128, 128, seed) for seed in range(24)]))
+    torch.manual_seed(7)
+    batch = CompressedPatches(picture_paths(data / "train"), 1, dictionary, Segmenter().eval(), (coded,), 1.0).compressed_batch(12, 0, True)
+    steps = {round(2.0 ** ((number - 4) / 6), 4): bits for bits, number in enumerate(SETTINGS[HEVC], 1)}
+    found = [steps[round(float(tables[0, 0]), 4)] for tables in batch.tables]
+    assert set(found) == set(steps.values()) and batch.references is not None
+    for bits, raw, compressed, reference in zip(found, batch.raw, batch.compressed, batch.references[1], strict=True):
+        assert np.array_equal(kept_bits(raw.byte().numpy(), bits), compressed.byte().numpy())
+        assert (reference == bits).all()
+    squares = [np.square(np.float64(p) - kept_bits(p, 2)).mean() for p in map(load_picture, picture_paths(data / "train"))]
+    assert float(batch.weight[found.index(2)]) == pytest.approx(1 / np.mean(squares), rel=1e-5)
+
+
+def test_missing_coded_pictures_are_named(data: Path, coded: Path, tmp_path: Path) -> None:
+    for folder, message in ((tmp_path / "webp", "no pictures coded by hevc or remac"), (tmp_path / HEVC, "no pictures coded")):
+        with pytest.raises(DataMissing, match=message):
+            load_coded(folder, [], [], 128)
+    paths = picture_paths(data / "train")
+    with pytest.raises(DataMissing, match="27 lacks 1 pictures, such as other: run"):
+        load_coded(coded, [*paths, Path("other.png")], [load_picture(paths[0])] * 4, 128)
 
 
 def run_in(folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch, model: str, *more: str) -> train_marsqe.Trainer:

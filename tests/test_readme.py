@@ -92,9 +92,10 @@ def exactness_results() -> dict[str, dict[str, Any]]:
     method = {"psnr": 30.0, "psnr_b": 29.0, "ssim": 0.9, "ms_ssim": 0.95, "gain": 0.5}
     methods = dict.fromkeys(("jpeg", "marsqe-lite", "marsqe"), method)
     cost = {"tmac": 1.0, "tmac_features_kept": 0.5, "parameters": 1.4}
+    training = {"steps": 10, "patches": 40, "seconds": 60, "device": "cpu"}
     return {
-        "enhance": {"precision": "float32", "images": {"a": {}}, "summary": {"30": methods}, "cost": dict.fromkeys(("marsqe-lite", "marsqe"), cost),
-                    "training": {"marsqe": {"steps": 10, "patches": 40, "seconds": 60, "device": "cpu"}},
+        "enhance": {"precision": "float32", "images": {"a": {}}, "summary": {"jpeg 30": methods, "hevc 32": methods | {"hevc": method}},
+                    "cost": {"marsqe-lite": cost, "marsqe": cost}, "training": {"marsqe": training, "arcnn-hevc": training},
                     "segmentation": {"test": {"miou": 0.5, "pixel_accuracy": 0.9, "accuracy": {"sand": 0.1, "soil": 0.9}}}},
         "verify": {"codec_hash": HASH, "passed": True, "encoders": ["a"], "decoders": ["a", "b"], "matrix": [["pass", "unsupported"]],
                    "cases": [{"decoders_only": False}, {"decoders_only": True}]},

@@ -13,16 +13,16 @@
  * Loops with constant bounds are marked UNROLL, without which the arrays would not become registers.
  */
 
-/* Positions at .. at + count - 1 of SIMD_BLOCKS blocks, whose weights are `next_block` bytes apart: acc[position][block][output].
- * 1 <= count <= SIMD_POSITIONS; the places beyond `count` repeat the last position. */
-SIMD_TARGET static void SIMD_NAME(tile)(const remac_tap *taps, size_t tap_count, const int8_t *w, size_t next_block, size_t at, size_t count,
-                                        int32_t *out)
+/* acc[position][block][output] of `positions` places from `at` on and `blocks` blocks, whose weights are `next_block` bytes apart. The first `count`
+ * places are positions, the others repeat the last one. Both sizes are constants wherever this is inlined. */
+SIMD_TARGET ALWAYS_INLINE void SIMD_NAME(sums)(const remac_tap *taps, size_t tap_count, const int8_t *w, size_t next_block, size_t at, size_t count,
+                                               int32_t *out, const int positions, const int blocks)
 {
     SIMD_ACC acc[SIMD_POSITIONS][SIMD_BLOCKS * SIMD_ACCS];
     UNROLL
-    for (int p = 0; p < SIMD_POSITIONS; p++) {
+    for (int p = 0; p < positions; p++) {
         UNROLL
-        for (int v = 0; v < SIMD_BLOCKS * SIMD_ACCS; v++)
+        for (int v = 0; v < blocks * SIMD_ACCS; v++)
             acc[p][v] = SIMD_ZERO();
     }
     for (size_t t = 0; t < tap_count; t++) {
@@ -30,30 +30,51 @@ SIMD_TARGET static void SIMD_NAME(tile)(const remac_tap *taps, size_t tap_count,
         const uint8_t *x[SIMD_POSITIONS];
         x[0] = taps[t].base + at * step;
         UNROLL
-        for (int p = 1; p < SIMD_POSITIONS; p++)
+        for (int p = 1; p < positions; p++)
             x[p] = x[p - 1] + ((size_t)p < count ? step : 0);
         for (size_t c = 0; c < channels; c += QUAD) {
             SIMD_WEIGHT weight[SIMD_BLOCKS * SIMD_ACCS];
             UNROLL
-            for (int v = 0; v < SIMD_BLOCKS * SIMD_ACCS; v++)
+            for (int v = 0; v < blocks * SIMD_ACCS; v++)
                 weight[v] = SIMD_LOAD(w + (v < SIMD_ACCS ? 0 : next_block) + v % SIMD_ACCS * (BLOCK * QUAD / SIMD_ACCS));
             UNROLL
-            for (int p = 0; p < SIMD_POSITIONS; p++) {
+            for (int p = 0; p < positions; p++) {
                 const SIMD_INPUT input = SIMD_SPREAD(x[p] + c);
                 UNROLL
-                for (int v = 0; v < SIMD_BLOCKS * SIMD_ACCS; v++)
+                for (int v = 0; v < blocks * SIMD_ACCS; v++)
                     acc[p][v] = SIMD_DOT(acc[p][v], input, weight[v]);
             }
             w += BLOCK * QUAD;
         }
     }
     UNROLL
-    for (int p = 0; p < SIMD_POSITIONS; p++) {
+    for (int p = 0; p < positions; p++) {
         UNROLL
-        for (int b = 0; b < SIMD_BLOCKS; b++)
-            SIMD_STORE(out + (p * SIMD_BLOCKS + b) * BLOCK, &acc[p][b * SIMD_ACCS]);
+        for (int b = 0; b < blocks; b++)
+            SIMD_STORE(out + (p * blocks + b) * BLOCK, &acc[p][b * SIMD_ACCS]);
     }
 }
+
+/* The tiles: SIMD_POSITIONS places or, at the end of a row, SIMD_REST; of an odd number of blocks the last one comes alone. */
+SIMD_TARGET static NOT_INLINE void SIMD_NAME(tile)(const remac_tap *taps, size_t tap_count, const int8_t *w, size_t next_block, size_t at,
+                                                   size_t count, int32_t *out)
+{
+    SIMD_NAME(sums)(taps, tap_count, w, next_block, at, count, out, SIMD_POSITIONS, SIMD_BLOCKS);
+}
+
+SIMD_TARGET static NOT_INLINE void SIMD_NAME(tile_rest)(const remac_tap *taps, size_t tap_count, const int8_t *w, size_t next_block, size_t at,
+                                                        size_t count, int32_t *out)
+{
+    SIMD_NAME(sums)(taps, tap_count, w, next_block, at, count, out, SIMD_REST, SIMD_BLOCKS);
+}
+
+#if SIMD_BLOCKS > 1
+SIMD_TARGET static NOT_INLINE void SIMD_NAME(tile_single)(const remac_tap *taps, size_t tap_count, const int8_t *w, size_t at, size_t count,
+                                                          int32_t *out)
+{
+    SIMD_NAME(sums)(taps, tap_count, w, 0, at, count, out, SIMD_POSITIONS, 1);
+}
+#endif
 
 /* A block of `count` positions from `at` on; its accumulators lie SIMD_BLOCKS blocks apart. The last block of a layer may end beyond its outputs. */
 SIMD_TARGET static NOT_INLINE void SIMD_NAME(finish_u8)(const requantiser *restrict steps, const int32_t *restrict acc, size_t count, size_t outputs,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from remac_runtime.backends import open_backend
 from remac_runtime.codec import Decoded, Decoder, EncodeOptions, Encoder
-from remac_runtime.enhance.input import Compressed, nearest_quality, of_decoded, read_jpeg
+from remac_runtime.enhance.input import Compressed, nearest_quality, of_decoded, read_jpeg, stream_tables
 from remac_runtime.enhance.matching import CELL, CLASS_PIXELS, Dictionary, cut_dictionary, join_dictionary, match
 from remac_runtime.enhance.tiles import TILE, tile_count, tiled
 from remac_runtime.errors import BadNetwork
@@ -82,7 +82,7 @@ class Enhancer:
     def enhance_decoded(self, decoded: Decoded) -> Enhanced:
         """A decoded stream, at the depth of its samples."""
         header = decoded.header
-        source = of_decoded(to_pixels(decoded.picture), header.quality, header.grey)
+        source = of_decoded(to_pixels(decoded.picture), stream_tables(header.quality), header.grey)
         pixels, classes, index = self._enhance(source, lambda: self._as_stream(decoded))
         return Enhanced(from_pixels(pixels, header.depth, header.grey), self._notes, pixels, classes, index)
 

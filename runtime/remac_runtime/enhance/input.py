@@ -112,7 +112,17 @@ def nearest_quality(luma: NDArray[np.float32]) -> int:
     return 1 + int(np.argmin(distance))
 
 
-def of_decoded(pixels: NDArray[np.uint8], quality: int, grey: bool) -> Compressed:
-    """A decoded stream: nothing binds the pixels, and flat tables say how coarse its quality is (256 at 0 down to 4 at 63)."""
-    tables = np.full((2, FREQUENCIES), 2.0 ** (8 - quality / 10.5), np.float32)
+def hevc_tables(qp: int) -> NDArray[np.float32]:
+    """What stands for tables in HEVC: its step at a QP, the same for all frequencies (ITU-T H.265, 8.6.4), float32[2,64]."""
+    return np.full((2, FREQUENCIES), 2.0 ** ((qp - 4) / 6), np.float32)
+
+
+def stream_tables(quality: int) -> NDArray[np.float32]:
+    """What stands for tables in a stream, float32[2,64]: flat, 256 at quality 0 down to 4 at 63; four times that for chroma tells it from HEVC."""
+    luma = np.full(FREQUENCIES, 2.0 ** (8 - quality / 10.5), np.float32)
+    return np.stack([luma, 4 * luma])
+
+
+def of_decoded(pixels: NDArray[np.uint8], tables: NDArray[np.float32], grey: bool) -> Compressed:
+    """A decoded picture with what stands for its tables; nothing binds the pixels."""
     return Compressed(pixels, tables, grey, False)

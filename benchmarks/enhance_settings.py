@@ -1,0 +1,91 @@
+"""The settings of compression that MarsQE is trained and measured for: `python -m benchmarks.enhance_settings --out runs/coded`.
+
+JPEG by Pillow; HEVC intra by x265 at a constant QP with ipratio=1, 4:2:0; REMAC through its public interface. The command codes the training
+pictures and the references (`remac.coded` tells the folders); what is there already is left as it is.
+"""
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from benchmarks.datasets import DataMissingError, data_root
+from benchmarks.measure import Picture
+from benchmarks.peers import is_grey, pillow_decode
+from benchmarks.rd_remac import decode, encode
+
+HEVC_OPTIONS = {"x265:pools": "1", "x265:ipratio": "1.0", "x265:wpp": "0", "x265:aq-mode": "0", "preset": "medium", "tune": "psnr"}
+MOSAIC_SIDES = (4 * 128, 6 * 128)        # of the references: a row of six for each class
+EXAMPLES = """examples:
+  python -m benchmarks.enhance_settings --out runs/coded
+  python -m benchmarks.enhance_settings --out runs/coded --kinds hevc"""
+
+
+def hevc_coded(picture: Picture, qp: int) -> Picture:
+    """uint8[H,W,3] through HEVC intra at this QP."""
+    import pillow_heif
+    pillow_heif.register_heif_opener()
+    grey = is_grey(picture)
+    file = io.BytesIO()
+    chroma: dict[str, Any] = {} if grey else {"chroma": "420"}
+    image = Image.fromarray(np.ascontiguousarray(picture[..., 0]) if grey else picture)
+    image.save(file, "HEIF", quality=50, enc_params=HEVC_OPTIONS | {"x265:qp": str(qp)}, **chroma)
+    return pillow_decode(file.getvalue())
+
+
+def remac_coded(picture: Picture, quality: int) -> Picture:
+    """uint8[H,W,3] through REMAC with the installed model's newest ground decoder."""
+    return decode(encode(picture, quality, {}), {})
+
+
+def coded(kind: str, number: int, picture: Picture) -> Picture:
+    """uint8[H,W,3] through `hevc` or `remac` in one of its settings."""
+    return {"hevc": hevc_coded, "remac": remac_coded}[kind](picture, number)
+
+
+def code_all(kind: str, number: int, paths: list[Path], mosaic: Picture, out: Path) -> None:
+    """Write all pictures and the dictionary of one setting into `out`."""
+    from remac.coded import DICTIONARY_PICTURE
+    from remac.train_codec import write_atomically
+    out.mkdir(parents=True, exist_ok=True)
+    for path in tqdm([*paths, None], desc=f"{kind} {number}", leave=False):
+        target = out / (f"{path.stem}.png" if path else DICTIONARY_PICTURE)
+        if target.exists():
+            continue
+        with Image.open(path) if path else Image.fromarray(mosaic) as image:
+            result = Image.fromarray(coded(kind, number, np.asarray(image.convert("RGB"))))
+        write_atomically(target, lambda place, done=result: done.save(place, "PNG", compress_level=1))
+
+
+def main(arguments: list[str]) -> int:
+    from remac.coded import HEVC, REMAC, SETTINGS
+    from remac.data import picture_paths
+    from remac.matching import DICTIONARY_FILE, load_dictionary
+    from remac_runtime.enhance.matching import join_dictionary
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.enhance_settings", description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
+    parser.add_argument("--weights", type=Path, default=Path("weights/marsqe"), help="folder with the references")
+    parser.add_argument("--kinds", nargs="+", choices=(HEVC, REMAC), default=[HEVC, REMAC])
+    parser.add_argument("--out", type=Path, required=True, help="folder that gets KIND/NUMBER/NAME.png")
+    options = parser.parse_args(arguments)
+    try:
+        paths = picture_paths(data_root(options.data) / "train")
+    except DataMissingError as error:
+        print(f"remac: {error}", file=sys.stderr)
+        return 2
+    mosaic = join_dictionary(load_dictionary(options.weights / DICTIONARY_FILE))
+    for kind in options.kinds:
+        for number in SETTINGS[kind]:
+            code_all(kind, number, paths, mosaic, options.out / kind / str(number))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
