@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.datasets import DataMissingError, EvalImage, evaluation_images, pixel_hash
+from benchmarks.datasets import DataMissingError, EvalImage, data_root, evaluation_images, pixel_hash
 from benchmarks.enhance_metrics import NAMES, measures
 from benchmarks.enhance_models import Mars, Planes, baseline, cost_of
 from benchmarks.enhance_settings import coded
@@ -27,6 +27,7 @@ from remac.coded import HEVC, JPEG, REMAC, SETTINGS, flat_tables
 from remac.marsqe import INDEX_FILE
 from remac.matching import jpeg
 from remac.segmenter import CLASS_NAMES
+from remac.train_segmenter import evaluate
 from remac_runtime.enhance.matching import cut_dictionary, join_dictionary
 
 BASELINES = ("arcnn", "dncnn")
@@ -152,7 +153,7 @@ def main(arguments: list[str]) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
     parser.add_argument("--weights", type=Path, default=Path("weights/marsqe"))
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs arcnn, dncnn, ..-hevc and segmenter, where there are any")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs arcnn, dncnn, and those for HEVC, where there are any")
     parser.add_argument("--float32", action="store_true", help="convolutions in single precision instead of bfloat16")
     parser.add_argument("--out", type=Path, default=RESULTS / "enhance.json")
     options = parser.parse_args(arguments)
@@ -165,9 +166,7 @@ def main(arguments: list[str]) -> int:
     content = kept(options.out, identities, "float32" if options.float32 else "bfloat16")
     content["cost"] = cost_of(mars.model)
     content["training"] = {"marsqe": training_of_shipped(options.weights), **{name: training_of(options.runs / name) for name in baselines}}
-    segmented = options.runs / "segmenter" / "metrics.json"
-    if segmented.exists():
-        content["segmentation"] = json.loads(segmented.read_text())
+    content["segmentation"] = evaluate(mars.segmenter, data_root(options.data))
     for setting, ablations in PASSES:
         for done, image in enumerate(images, 1):
             measure_image(image, content["images"].setdefault(image.key, {}), mars, baselines, setting, ablations)

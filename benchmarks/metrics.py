@@ -1,4 +1,4 @@
-"""PSNR and Bjontegaard-delta rate.
+"""PSNR and Bjontegaard deltas of rate and PSNR.
 
 BD-rate is the mean difference of log rate between two curves over the PSNR interval they share, as a rate factor minus one:
 -0.4 means 40 % fewer bytes at equal PSNR. Each curve is interpolated by PCHIP (log rate as a function of PSNR), which passes
@@ -92,6 +92,21 @@ def bd_rate(anchor: Sequence[RDPoint], test: Sequence[RDPoint], within_db: tuple
         return math.nan
     difference = float(t.interpolator().integrate(low, high) - a.interpolator().integrate(low, high))
     return math.expm1(difference / (high - low))
+
+
+def bd_psnr(anchor: Sequence[RDPoint], test: Sequence[RDPoint]) -> float:
+    """BD-PSNR in dB: the mean of PSNR(test) - PSNR(anchor) over the logarithm of the bytes that both cover, interpolated by PCHIP as for the BD-rate.
+
+    NaN where the intervals do not overlap or one of the curves has fewer than two points in the overlap.
+    """
+    a, t = front(anchor), front(test)
+    if min(a.log_bytes.size, t.log_bytes.size) < MIN_POINTS:
+        return math.nan
+    low, high = float(max(a.log_bytes[0], t.log_bytes[0])), float(min(a.log_bytes[-1], t.log_bytes[-1]))
+    if low >= high or min(np.count_nonzero((c.log_bytes >= low) & (c.log_bytes <= high)) for c in (a, t)) < MIN_POINTS:
+        return math.nan
+    areas = [float(PchipInterpolator(c.log_bytes, c.psnr_db, extrapolate=False).integrate(low, high)) for c in (a, t)]
+    return (areas[1] - areas[0]) / (high - low)
 
 
 def bytes_at_psnr(curve: Sequence[RDPoint], target_db: float) -> float:

@@ -22,7 +22,7 @@ class DecoderConfig:
 
 MODERATE = DecoderConfig("moderate", (256, 192, 128, 64), (2, 2, 2, 1))
 SMALL = DecoderConfig("small", (192, 128, 96, 48), (2, 2, 2, 1))
-DEEP = DecoderConfig("deep", (256, 192, 128, 64), (2, 2, 8, 10), half=32, half_blocks=4, version=2, trunk_of="moderate")
+DEEP = DecoderConfig("deep", (256, 192, 128, 64), (2, 2, 5, 12), half=32, half_blocks=4, version=2, trunk_of="moderate")
 DECODERS = {config.name: config for config in (MODERATE, SMALL, DEEP)}
 
 

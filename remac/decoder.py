@@ -70,7 +70,7 @@ class RefDecoder(nn.Module):
     reference float[B,M,16,16] with its share float[B] (0 switches it off). Output: float[B,3,16h,16w], 8-bit units.
     """
 
-    TRUNK = ("entry", "quality", "down", "low", "rise", "at16")   # down to 1/16: what a deeper decoder may take over
+    TRUNK = ("entry", "quality", "down", "low", "rise", "at16", "linear")   # down to 1/16, and the linear path: what a deeper decoder takes over
 
     def __init__(self, config: DecoderConfig, latents: int) -> None:
         super().__init__()

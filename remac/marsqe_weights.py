@@ -1,6 +1,6 @@
 """Ship what was trained: `python -m remac.marsqe_weights runs/marsqe --segmenter runs/segmenter` writes weights/marsqe.
 
-The averaged weights are stored as int8 with a scale per output channel (remac.weights.packed), the rest in half precision; marsqe.json lists the
+The averaged weights are stored as int8 with a scale per output channel (`packed_model`), the rest in half precision; marsqe.json lists the
 models by kind of compression and the dictionary of references.
 """
 from __future__ import annotations
@@ -19,7 +19,7 @@ from remac.marsqe import INDEX_FILE
 from remac.matching import DICTIONARY_FILE
 from remac.segmenter import SEGMENTER_FILE
 from remac.train_codec import write_atomically
-from remac.weights import packed
+from remac.weights import packed_model
 
 RECORD_FILE = "dictionary.json"
 
@@ -39,8 +39,7 @@ def write_model(runs: list[Path], folder: Path, kind: str) -> dict[str, Any]:
     from safetensors.torch import save_file
     stages = [stage(run) for run in runs]
     state = torch.load(runs[-1] / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
-    tensors = {part: (value.half() if value.is_floating_point() else value).contiguous()
-               for name, whole in state["average"].items() for part, value in packed(name, whole).items()}
+    tensors = packed_model(state["average"])
     file = f"{kind}.safetensors"
     write_atomically(folder / file, lambda path: save_file(tensors, path, {"version": "1", "name": "marsqe", "settings": kind}))
     return {"file": file, "name": "marsqe", "version": 1, "trained": [min(SETTINGS[JPEG]), max(SETTINGS[JPEG])], "stages": stages}

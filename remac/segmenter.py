@@ -98,9 +98,11 @@ def load_segmenter(folder: Path) -> Segmenter:
     path = folder / SEGMENTER_FILE
     if path.exists():
         from safetensors.torch import load_file
-        tensors = load_file(path)
+
+        from remac.weights import unpacked
+        tensors = unpacked(load_file(path))
     else:
         tensors = torch.load(path.with_suffix(".pt"), map_location="cpu", weights_only=True)
     model = Segmenter()
-    model.load_state_dict({name: value.float() for name, value in tensors.items()})
+    model.load_state_dict(tensors)
     return model.eval()

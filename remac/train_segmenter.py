@@ -21,6 +21,7 @@ from remac.data import DataMissing, data_folder, load_picture, picture_paths
 from remac.marsqe import CLASS_PIXELS, CLASSES
 from remac.segmenter import CLASS_NAMES, IGNORED, MULTIPLE, SEGMENTER_FILE, Segmenter
 from remac.train_codec import autocast, learning_rate, write_atomically
+from remac.weights import packed_model
 
 PATCH, BATCH, SAVE_EVERY = 384, 6, 100
 SHARE_EXPONENT = -0.4         # class weights: pixel share ** this, since four pixels of five are soil
@@ -141,6 +142,11 @@ def train(folder: Path, data: Path, config: TrainConfig, device: str) -> Segment
     return model
 
 
+def evaluate(model: Segmenter, data: Path) -> dict[str, dict[str, Any]]:
+    """mIoU and accuracies on the labelled pictures of val and test."""
+    return {split: segmentation_metrics(confusion(model, labelled(data, split))) for split in ("val", "test")}
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m remac.train_segmenter", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished one is resumed")
@@ -153,14 +159,13 @@ def main(arguments: list[str]) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         config = TrainConfig(steps=options.steps, learning_rate=1e-3, final_rate=1e-6, warmup_steps=50, hold=0.1, seed=5)
         model = train(options.out, data, config, options.device).cpu().eval()
-        result = {split: segmentation_metrics(confusion(model, labelled(data, split))) for split in ("val", "test")}
+        result = evaluate(model, data)
     except DataMissing as error:
         print(f"remac: {error}", file=sys.stderr)
         return 2
     from safetensors.torch import save_file
     write_atomically(options.out / "metrics.json", lambda path: path.write_text(json.dumps(result, indent=1)))
-    tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}
-    write_atomically(options.out / SEGMENTER_FILE, lambda path: save_file(tensors, path, {"version": "1"}))
+    write_atomically(options.out / SEGMENTER_FILE, lambda path: save_file(packed_model(model.state_dict()), path, {"version": "1"}))
     print(json.dumps(result))
     return 0
 

@@ -5,6 +5,7 @@ trainable and runnable in float again, and the ground decoder, whose convolution
 """
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ DECODER_FILES = "decoder-{}.safetensors"   # decoders beside the one that the co
 FRACTION = "fraction"
 KEPT_HALF = ("decoder.linear",)        # the linear path carries the picture at high rates: half precision, not 8 bits
 _INT8_MAX = 127
+_FRACTIONS, _NIBBLE_ZERO = 15, 8         # parts of a step that a fraction counts; what stands for none of them
 
 
 def packed(name: str, value: Tensor) -> dict[str, Tensor]:
@@ -33,6 +35,12 @@ def packed(name: str, value: Tensor) -> dict[str, Tensor]:
         return {name: value.half() if value.ndim == 4 else value}
     scale = (value.abs().amax((1, 2, 3)) / _INT8_MAX).clamp_min(1e-8).half().float()
     return {name: torch.round(value / scale[:, None, None, None]).clamp(-_INT8_MAX, _INT8_MAX).to(torch.int8), f"{name}.scale": scale.half()}
+
+
+def packed_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors of a network that is not part of a codec: `packed`, and half precision for the rest."""
+    return {part: (value.half() if value.is_floating_point() else value).contiguous()
+            for name, whole in state.items() for part, value in packed(name, whole.detach().cpu()).items()}
 
 
 def unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -52,11 +60,19 @@ def rover_layers(codec: Codec) -> dict[str, IntegerConv]:
 
 @torch.no_grad()
 def _fraction(layer: IntegerConv) -> Tensor:
-    """What rounding takes off the weights, int8[O,I,k,k] in 254ths of a step; what +-64 clips off is lost."""
+    """What rounding takes off the weights, in 15ths of a step, two to a byte: uint8[ceil(O*I*k*k/2)]; what +-64 clips off is lost."""
     exact, _ = layer.exact_parameters()
     rounded, _ = layer.integer_parameters()
-    limit = _INT8_MAX - 1          # short of half a step: what is put together again rounds to the same integer
-    return torch.round((exact - rounded) * 2 * _INT8_MAX).clamp(-limit, limit).to(torch.int8)
+    limit = _FRACTIONS // 2          # short of half a step: what is put together again rounds to the same integer
+    values = torch.round((exact - rounded).flatten() * _FRACTIONS).clamp(-limit, limit).to(torch.int8) + _NIBBLE_ZERO
+    low, high = torch.nn.functional.pad(values, (0, values.numel() % 2)).to(torch.uint8).reshape(-1, 2).T
+    return low | high << 4
+
+
+def _unpacked_fraction(packed_fraction: Tensor, like: Tensor) -> Tensor:
+    """The inverse, in steps, in the shape of the weights."""
+    nibbles = torch.stack([packed_fraction & 15, packed_fraction >> 4], 1).flatten()[:like.numel()]
+    return (nibbles.float() - _NIBBLE_ZERO).reshape(like.shape) / _FRACTIONS
 
 
 def save_codec(codec: Codec, path: Path) -> None:
@@ -74,15 +90,16 @@ def load_codec(folder: Path, rover: dict[str, tuple[Tensor, Tensor]]) -> Codec:
     """A codec in integer mode from `folder` and the rover side's integer weights and unfolded biases, {module: (W, B)} as of `IntegerConv`."""
     with safe_open(folder / CODEC_FILE, "pt") as file:
         codec = Codec(PROFILES[file.metadata()["profile"]])
-        state = unpacked({name: file.get_tensor(name) for name in file.keys()})   # noqa: SIM118  (not a mapping)
-    fractions = {name: state.pop(name) for name in list(state) if name.endswith(FRACTION)}
+        stored = {name: file.get_tensor(name) for name in file.keys()}   # noqa: SIM118  (not a mapping)
+    fractions = {name: stored.pop(name) for name in list(stored) if name.endswith(FRACTION)}
+    state = unpacked(stored)
     codec.load_state_dict({**codec.state_dict(), **state})
     layers = rover_layers(codec)
     with torch.no_grad():
         for name, (weight, bias) in rover.items():
             layer = layers[name]
             gain = layer.output_scale * torch.exp2(layer.shift)
-            exact = weight + fractions[f"{name}.{FRACTION}"] / (2 * _INT8_MAX)
+            exact = weight + _unpacked_fraction(fractions[f"{name}.{FRACTION}"], weight)
             layer.weight.copy_(exact * layer.input_scale[None, :, None, None] / gain[:, None, None, None])
             layer.bias.copy_(bias / gain)
     set_integer(codec)
@@ -109,11 +126,18 @@ class GroundModule(torch.nn.Module):
         self.knots = codec.knots
 
     def forward(self, y_hat: Tensor, quality: Tensor, texture: Tensor, share: Tensor) -> Tensor:
-        latents = y_hat.float().permute(2, 0, 1)[None] * self.latent
-        planes = [(p.permute(2, 0, 1)[None].float() - LATENT_OFFSET) * self.plane for p in texture]
-        reference = merge_phases(planes)
-        pixels: Tensor = self.decoder(latents, self.knots(quality), self.norm, reference, share)
+        pixels = self.show(self.latents(y_hat), quality, texture, share)
         return torch.round(pixels.clamp(0, 255))[0].permute(1, 2, 0).to(torch.uint8)
+
+    def latents(self, y_hat: Tensor) -> Tensor:
+        """y_hat int32[h,w,M] in latent units, float[1,M,h,w]."""
+        return y_hat.float().permute(2, 0, 1)[None] * self.latent
+
+    def show(self, latents: Tensor, quality: Tensor, texture: Tensor, share: Tensor) -> Tensor:
+        """The pixels of `latents`, float[1,3,16h,16w], not yet rounded or clipped."""
+        planes = [(p.permute(2, 0, 1)[None].float() - LATENT_OFFSET) * self.plane for p in texture]
+        pixels: Tensor = self.decoder(latents, self.knots(quality), self.norm, merge_phases(planes), share)
+        return pixels
 
 
 def ground_decoders(folder: Path) -> list[DecoderConfig]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.metrics import RDPoint, bd_rate, bytes_at_psnr, front, psnr_db
+from benchmarks.metrics import RDPoint, bd_psnr, bd_rate, bytes_at_psnr, front, psnr_db
 
 untimed = settings(deadline=None)        # the first example pays for lazy imports
 
@@ -187,3 +187,27 @@ def test_bytes_at_psnr_does_not_extrapolate() -> None:
     assert math.isnan(bytes_at_psnr(line(25, 45), 24.9))
     assert math.isnan(bytes_at_psnr(line(25, 45), 45.1))
     assert math.isnan(bytes_at_psnr(line(25, 45, points=1), 25.0))
+
+
+# BD-PSNR
+
+def lifted(curve: list[RDPoint], gain_db: float) -> list[RDPoint]:
+    return [RDPoint(point.quality, point.num_bytes, point.psnr_db + gain_db) for point in curve]
+
+
+@untimed
+@given(curves(), st.floats(-3.0, 3.0))
+def test_bd_psnr_of_a_lifted_curve_is_the_lift(curve: list[RDPoint], gain_db: float) -> None:
+    assert bd_psnr(curve, lifted(curve, gain_db)) == pytest.approx(gain_db, abs=1e-9)
+
+
+def test_bd_psnr_of_crossing_lines_is_the_gain_in_the_middle() -> None:
+    """Lines through 1000 bytes at 30 dB, of 20 and 10 dB a decade, over one decade."""
+    anchor, test = ([RDPoint(n, 1000 * 10 ** share, 30 + slope * share) for n, share in enumerate((0, 0.3, 0.6, 1))] for slope in (20, 10))
+    assert bd_psnr(anchor, test) == pytest.approx(-5)
+    assert bd_psnr(test, anchor) == pytest.approx(5)
+
+
+@pytest.mark.parametrize("test", [line(25, 45, factor=1e6), line(30, 40, points=1), []])
+def test_bd_psnr_without_a_measured_overlap_is_nan(test: list[RDPoint]) -> None:
+    assert math.isnan(bd_psnr(line(25, 45), test)) and math.isnan(bd_psnr(test, line(25, 45)))
