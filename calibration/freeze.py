@@ -1,6 +1,6 @@
 """Freeze a trained codec: `python -m calibration.freeze CHECKPOINT --out weights/rover-m`.
 
-Writes network.rmn (integers, CDF tables, accumulator proof), bank.rmb (references) and codec.safetensors (ground decoder and training scales), then
+Writes network.rmn (integers, CDF tables, accumulator proof), bank.rmb (references) and codec.safetensors.xz (ground decoder, training scales), then
 reads the network back, which checks every rule of FORMAT 4, and prints what each layer's accumulator can reach.
 """
 from __future__ import annotations
@@ -38,7 +38,10 @@ def load_checkpoint(path: Path, profile: str) -> Codec:
     if state.get("stage", "float") == "float":
         raise SystemExit(f"remac: {path} is a float checkpoint: run the quantised stage first")
     codec = Codec(PROFILES[profile])
-    codec.load_state_dict({"rounding": codec.rounding, **state["model"]})      # checkpoints of older runs round to the nearest
+    try:
+        codec.load_state_dict({"rounding": codec.rounding, **state["model"]})      # checkpoints of older runs round to the nearest
+    except RuntimeError:
+        raise SystemExit(f"remac: {path} is not of the profile {profile}: name its own with --profile") from None
     set_integer(codec)
     codec.eval()
     return codec

@@ -20,7 +20,7 @@ from remac_runtime.errors import RemacError
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m calibration.thaw", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, help="folder with network.rmn and codec.safetensors")
+    parser.add_argument("weights", type=Path, help="folder with network.rmn and codec.safetensors.xz")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     try:

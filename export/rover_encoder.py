@@ -91,11 +91,12 @@ def copy(source: Path, target: Path) -> None:
 def build_ground(weights: Path, folder: Path) -> CheckResult:
     """The ground decoders from the weights folder, where it has some."""
     title = "ground decoders built"
-    if not (weights / "codec.safetensors").exists():
-        return CheckResult(title, False, f"{weights / 'codec.safetensors'} is missing: pixels cannot be decoded")
     if importlib.util.find_spec("torch") is None:
         return CheckResult(title, False, "torch is not installed: pixels cannot be decoded")
     from export.ground_decoder import export_decoders
+    from remac.weights import CODEC_FILE
+    if not (weights / CODEC_FILE).exists():
+        return CheckResult(title, False, f"{weights / CODEC_FILE} is missing: pixels cannot be decoded")
     exported = export_decoders(weights, folder)
     facts = "; ".join(f"{file.label}, {file.path.stat().st_size} bytes: {check.detail}" for file, check in exported)
     return CheckResult(title, all(check.passed for _, check in exported), facts)
@@ -235,7 +236,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--profile", default="rover-m", help="weights/PROFILE is built into build/PROFILE (rover-m)")
     result.add_argument("--out", type=Path, metavar="FOLDER", help="another folder to build into")
-    result.add_argument("--network", type=Path, metavar="FILE", help="another integer network file; codec.safetensors is looked for beside it")
+    result.add_argument("--network", type=Path, metavar="FILE", help="another integer network file; the ground decoder is looked for beside it")
     result.add_argument("--bank", type=Path, metavar="FILE", help="another reference bank")
     result.add_argument("--sample", type=Path, metavar="PICTURE", help="another sample picture")
     result.add_argument("--data", type=Path, metavar="FOLDER", help=f"the Mars pictures (${DATA_VARIABLE} or ../shared/data/mars; not needed)")

@@ -374,10 +374,9 @@ def loss_of(enhanced: Enhanced, raw: Tensor, weight: float = 1.0) -> Tensor:
 
 def load_marsqe(folder: Path, kind: str = "jpeg") -> MarsQE:
     """The shipped model for one kind of compression, float32, evaluation mode."""
-    from safetensors.torch import load_file
-
+    from remac.tensors import load_tensors
     from remac.weights import unpacked
     entry = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["models"][kind]
     model = MarsQE()
-    model.load_state_dict(unpacked(load_file(folder / entry["file"])))
+    model.load_state_dict(unpacked(load_tensors(folder / entry["file"])[0]))
     return model.eval()

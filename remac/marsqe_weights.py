@@ -18,6 +18,7 @@ from remac.coded import JPEG, SETTINGS
 from remac.marsqe import INDEX_FILE
 from remac.matching import DICTIONARY_FILE
 from remac.segmenter import SEGMENTER_FILE
+from remac.tensors import SUFFIX, save_tensors
 from remac.train_codec import write_atomically
 from remac.weights import packed_model
 
@@ -36,12 +37,10 @@ def stage(run: Path) -> dict[str, Any]:
 
 def write_model(runs: list[Path], folder: Path, kind: str) -> dict[str, Any]:
     """`kind`'s weights file from the last run's checkpoint; returns its entry of the index. Raises what `stage` raises."""
-    from safetensors.torch import save_file
     stages = [stage(run) for run in runs]
     state = torch.load(runs[-1] / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
-    tensors = packed_model(state["average"])
-    file = f"{kind}.safetensors"
-    write_atomically(folder / file, lambda path: save_file(tensors, path, {"version": "1", "name": "marsqe", "settings": kind}))
+    file = f"{kind}{SUFFIX}"
+    save_tensors(folder / file, packed_model(state["average"]), {"version": "1", "name": "marsqe", "settings": kind})
     return {"file": file, "name": "marsqe", "version": 1, "trained": [min(SETTINGS[JPEG]), max(SETTINGS[JPEG])], "stages": stages}
 
 

@@ -20,7 +20,7 @@ IGNORED = 255
 MULTIPLE = 64                 # the sides of what goes in
 WINDOW = 1024                 # sides of the windows that a large picture is cut into, pixels
 WIDTH, HEADS, DEPTH, STEM = 128, 4, 4, 64
-SEGMENTER_FILE = "segmenter.safetensors"
+SEGMENTER_FILE = "segmenter.safetensors.xz"
 
 
 class MixFeedForward(nn.Module):
@@ -97,10 +97,9 @@ def load_segmenter(folder: Path) -> Segmenter:
     """The shipped segmenter, float32, evaluation mode. A training bundle has it as segmenter.pt, readable without safetensors."""
     path = folder / SEGMENTER_FILE
     if path.exists():
-        from safetensors.torch import load_file
-
+        from remac.tensors import load_tensors
         from remac.weights import unpacked
-        tensors = unpacked(load_file(path))
+        tensors = unpacked(load_tensors(path)[0])
     else:
         tensors = torch.load(path.with_suffix(".pt"), map_location="cpu", weights_only=True)
     model = Segmenter()

@@ -20,6 +20,7 @@ from remac.config import TrainConfig
 from remac.data import DataMissing, data_folder, load_picture, picture_paths
 from remac.marsqe import CLASS_PIXELS, CLASSES
 from remac.segmenter import CLASS_NAMES, IGNORED, MULTIPLE, SEGMENTER_FILE, Segmenter
+from remac.tensors import save_tensors
 from remac.train_codec import autocast, learning_rate, write_atomically
 from remac.weights import packed_model
 
@@ -163,9 +164,8 @@ def main(arguments: list[str]) -> int:
     except DataMissing as error:
         print(f"remac: {error}", file=sys.stderr)
         return 2
-    from safetensors.torch import save_file
     write_atomically(options.out / "metrics.json", lambda path: path.write_text(json.dumps(result, indent=1)))
-    write_atomically(options.out / SEGMENTER_FILE, lambda path: save_file(packed_model(model.state_dict()), path, {"version": "1"}))
+    save_tensors(options.out / SEGMENTER_FILE, packed_model(model.state_dict()), {"version": "1"})
     print(json.dumps(result))
     return 0
 

@@ -1,6 +1,6 @@
 """Shipped weights: what `weights/PROFILE/` holds, and how a codec is rebuilt from it.
 
-The rover side's integers are in the network file alone; `codec.safetensors` adds what rounding took off them and the scales, which make the codec
+The rover side's integers are in the network file alone; CODEC_FILE adds what rounding took off them and the scales, which make the codec
 trainable and runnable in float again, and the ground decoder, whose convolutions are stored as int8 with a scale per output channel.
 """
 from __future__ import annotations
@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from remac.codec import Codec, merge_phases
@@ -18,11 +16,12 @@ from remac.config import DECODERS, PROFILES, DecoderConfig
 from remac.decoder import RefDecoder
 from remac.integer import set_integer
 from remac.layers import IntegerConv
+from remac.tensors import SUFFIX, load_tensors, save_tensors
 from remac_runtime.errors import BadNetwork
 from remac_runtime.format import LATENT_OFFSET
 
-CODEC_FILE = "codec.safetensors"
-DECODER_FILES = "decoder-{}.safetensors"   # decoders beside the one that the codec was trained with, by name
+CODEC_FILE = f"codec{SUFFIX}"
+DECODER_FILES = f"decoder-{{}}{SUFFIX}"   # decoders beside the one that the codec was trained with, by name
 FRACTION = "fraction"
 KEPT_HALF = ("decoder.linear",)        # the linear path carries the picture at high rates: half precision, not 8 bits
 _INT8_MAX = 127
@@ -83,14 +82,13 @@ def save_codec(codec: Codec, path: Path) -> None:
     for name, value in codec.state_dict().items():
         if name not in rover and value.numel():
             tensors.update(packed(name, value.detach().cpu()))
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path, {"profile": codec.config.name, "version": "1"})
+    save_tensors(path, tensors, {"profile": codec.config.name, "version": "1"})
 
 
 def load_codec(folder: Path, rover: dict[str, tuple[Tensor, Tensor]]) -> Codec:
     """A codec in integer mode from `folder` and the rover side's integer weights and unfolded biases, {module: (W, B)} as of `IntegerConv`."""
-    with safe_open(folder / CODEC_FILE, "pt") as file:
-        codec = Codec(PROFILES[file.metadata()["profile"]])
-        stored = {name: file.get_tensor(name) for name in file.keys()}   # noqa: SIM118  (not a mapping)
+    stored, metadata = load_tensors(folder / CODEC_FILE)
+    codec = Codec(PROFILES[metadata["profile"]])
     fractions = {name: stored.pop(name) for name in list(stored) if name.endswith(FRACTION)}
     state = unpacked(stored)
     codec.load_state_dict({**codec.state_dict(), **state})
@@ -142,31 +140,26 @@ class GroundModule(torch.nn.Module):
 
 def ground_decoders(folder: Path) -> list[DecoderConfig]:
     """The decoders that a weights folder holds, the codec's own first."""
-    with safe_open(folder / CODEC_FILE, "pt") as file:
-        own = PROFILES[file.metadata()["profile"]].decoder
+    own = PROFILES[load_tensors(folder / CODEC_FILE)[1]["profile"]].decoder
     others = [config for config in DECODERS.values() if config != own and (folder / DECODER_FILES.format(config.name)).exists()]
     return [own, *others]
 
 
 def save_decoder(decoder: RefDecoder, folder: Path, codec_hash: str) -> Path:
-    """Write `folder`/decoder-NAME.safetensors: a decoder for streams of the codec with this hash (hex), without the trunk that it shares."""
+    """Write `folder`/DECODER_FILES: a decoder for streams of the codec with this hash (hex), without the trunk that it shares."""
     path = folder / DECODER_FILES.format(decoder.config.name)
     tensors: dict[str, Tensor] = {}
     for name, value in decoder.state_dict().items():
         if not (decoder.config.trunk_of and name.startswith(decoder.TRUNK)):
             tensors.update(packed(f"decoder.{name}", value.detach().cpu()))
-    temporary = path.with_name(path.name + ".tmp")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, temporary,
-              {"decoder": decoder.config.name, "version": str(decoder.config.version), "codec": codec_hash})
-    temporary.replace(path)
+    save_tensors(path, tensors, {"decoder": decoder.config.name, "version": str(decoder.config.version), "codec": codec_hash})
     return path
 
 
 def shipped_trunk(folder: Path) -> dict[str, Tensor]:
     """The tensors of RefDecoder.TRUNK of the codec's own decoder, by their names in a RefDecoder."""
-    with safe_open(folder / CODEC_FILE, "pt") as file:
-        state = unpacked({key: file.get_tensor(key) for key in file.keys() if key.startswith("decoder.")})   # noqa: SIM118  (not a mapping)
-    named = {key.removeprefix("decoder."): value for key, value in state.items()}
+    state = unpacked(load_tensors(folder / CODEC_FILE)[0])
+    named = {key.removeprefix("decoder."): value for key, value in state.items() if key.startswith("decoder.")}
     return {key: value for key, value in named.items() if key.startswith(RefDecoder.TRUNK)}
 
 
@@ -179,7 +172,6 @@ def load_ground(folder: Path, name: str | None = None) -> GroundModule:
             raise BadNetwork(f"{path}: no such decoder; {folder} holds {', '.join(config.name for config in ground_decoders(folder))}")
         trunk = shipped_trunk(folder) if DECODERS[name].trunk_of else {}
         codec.decoder = RefDecoder(DECODERS[name], codec.config.latents)
-        with safe_open(path, "pt") as file:
-            state = unpacked({key: file.get_tensor(key) for key in file.keys()})   # noqa: SIM118  (not a mapping)
+        state = unpacked(load_tensors(path)[0])
         codec.decoder.load_state_dict(trunk | {key.removeprefix("decoder."): value for key, value in state.items()})
     return GroundModule(codec).eval()

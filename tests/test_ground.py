@@ -15,6 +15,7 @@ from small_network import write_small_model
 
 from export import ground_decoder
 from export.to_onnx_float import check_against_torch, largest_difference, run_onnx, run_torch
+from remac.weights import CODEC_FILE
 from remac_runtime import cli
 from remac_runtime.backends.onnxruntime_backend import OPTIMISATION_LEVELS
 from remac_runtime.codec import Decoder, Encoder
@@ -174,7 +175,7 @@ def test_the_check_against_pytorch_can_fail(small: tuple[Any, GroundFile]) -> No
 def test_shipped_decoders_agree_with_pytorch(small: tuple[Any, GroundFile], tmp_path: Path) -> None:
     """Every decoder of weights/rover-m: the export checks itself; what belongs to another codec is removed with its engines."""
     weights = ROOT / "weights" / "rover-m"
-    if not (weights / "codec.safetensors").exists():
+    if not (weights / CODEC_FILE).exists():
         pytest.skip("weights/rover-m holds no trained decoder")
     (tmp_path / "ground").mkdir()
     stale = tmp_path / "ground" / "tiny@1.onnx"

@@ -1,6 +1,7 @@
 """The training graph computes the normative integers, and a stopped run goes on as if it had never stopped."""
 from __future__ import annotations
 
+import lzma
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from remac_runtime.terrain import terrain
 pytest.importorskip("torch")
 
 import torch
-from safetensors import safe_open
 
 from calibration import decoder, freeze, integer_network, tables, thaw
 from remac.codec import Analysed, Codec, context_taps
@@ -21,6 +21,7 @@ from remac.config import DECODERS, PROFILES, RATE, CodecConfig, DecoderConfig, R
 from remac.decoder import RefDecoder
 from remac.integer import activation_ranges, prepare, set_integer
 from remac.quantise import IntegerQuantiser, dead_zone_rounding
+from remac.tensors import SUFFIX, load_tensors, save_tensors
 from remac.train_codec import Run, Trainer, learning_rate, load_weights
 from remac.weights import CODEC_FILE, load_ground, rover_layers, save_codec, save_decoder
 from remac.widen import widen
@@ -205,7 +206,7 @@ def test_widening_changes_nothing_but_adds_what_was_missing(integer_codec: Codec
 
 
 def test_shipped_weights_rebuild_the_codec(integer_codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Network file and codec.safetensors give the same integers, float weights within 1/30 of a step, the same decoder but for 8 bits."""
+    """Network file and codec file give the same integers, float weights within 1/30 of a step, the same decoder but for 8 bits."""
     monkeypatch.setitem(PROFILES, "tiny", TINY)
     write_network(integer_codec, tmp_path)
     save_codec(integer_codec, tmp_path / CODEC_FILE)
@@ -235,6 +236,24 @@ def test_deep_decoder_starts_as_the_moderate_one(integer_codec: Codec, tmp_path:
     assert load_weights(deep, {key: value for key, value in integer_codec.state_dict().items() if key != "analysis.stem.weight"})
 
 
+def test_a_checkpoint_of_another_profile_is_refused(integer_codec: Codec, tmp_path: Path) -> None:
+    torch.save({"stage": "quantised", "model": integer_codec.state_dict()}, tmp_path / "tiny.pt")
+    with pytest.raises(SystemExit, match=r"tiny\.pt is not of the profile rover-s: name its own with --profile"):
+        freeze.load_checkpoint(tmp_path / "tiny.pt", "rover-s")
+
+
+def test_damaged_tensors_are_refused(tmp_path: Path) -> None:
+    path, tensors = tmp_path / f"a{SUFFIX}", {"x": torch.arange(100, dtype=torch.int8).reshape(10, 10).T}
+    save_tensors(path, tensors, {"version": "1"})
+    loaded, metadata = load_tensors(path)
+    assert torch.equal(loaded["x"], tensors["x"]) and metadata == {"version": "1"}
+    whole = path.read_bytes()
+    for damaged in (whole[:-20], b"", lzma.compress(b"abc"), lzma.compress(lzma.decompress(whole)[:-1])):
+        path.write_bytes(damaged)
+        with pytest.raises(BadNetwork, match=r"is damaged .*: take it from the repository again"):
+            load_tensors(path)
+
+
 def test_a_deeper_decoder_keeps_the_trunk_and_ships_without_it(integer_codec: Codec, tmp_path: Path, pictures: Path,
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     deeper = replace(TINY.decoder, name="tiny-deep", blocks=(1, 1, 2, 1), trunk_of="tiny")
@@ -248,8 +267,7 @@ def test_a_deeper_decoder_keeps_the_trunk_and_ships_without_it(integer_codec: Co
     codec = trained(replace(run, codec=replace(TINY, decoder=deeper))).model
     decoder.check_same_trunk(codec, tmp_path)
     path = save_decoder(codec.decoder, tmp_path, "00")
-    with safe_open(path, "pt") as file:
-        assert not any(name.removeprefix("decoder.").startswith(RefDecoder.TRUNK) for name in file.keys())   # noqa: SIM118
+    assert not any(name.removeprefix("decoder.").startswith(RefDecoder.TRUNK) for name in load_tensors(path)[0])
     again = load_ground(tmp_path, "tiny-deep").decoder.state_dict()
     for name, value in codec.decoder.state_dict().items():
         torch.testing.assert_close(again[name], value, atol=float(value.abs().max()) / 128, rtol=0)
