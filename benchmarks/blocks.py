@@ -3,9 +3,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from benchmarks import enhance_blocks, exactness_blocks, speed_blocks
+from benchmarks import enhance_blocks, exactness_blocks, ground_blocks, speed_blocks, stage_blocks
 from benchmarks.rd import PEER_TITLES, SET_TITLES
 from benchmarks.rd_blocks import (
     OURS,
@@ -21,7 +22,7 @@ from benchmarks.rd_blocks import (
     rate_ranges,
     references,
 )
-from benchmarks.sources import MISSING, NotMeasuredError, Sources, mebibytes, number, percent, share, table
+from benchmarks.sources import MISSING, SMALL, NotMeasuredError, Sources, mebibytes, number, percent, share, table
 from benchmarks.summary import ANCHOR_QUALITIES
 from remac_runtime.bench.cost import STAGES
 
@@ -30,7 +31,7 @@ OUTCOMES = {"complete": "whole picture, nothing lost", "accepted": "decoded (the
 WEIGHT_FILES = {
     "network.rmn": "the integer network with its CDF tables: the rover side, and what the codec hash is of",
     "bank.rmb": "the reference bank, integers",
-    "codec.safetensors": "the ground decoder, and the scales that make the network trainable again",
+    "codec.safetensors.xz": "the ground decoder, and the scales that make the network trainable again",
 }
 
 
@@ -109,14 +110,14 @@ def _rover_bytes(report: Mapping[str, Any]) -> int:
     return sum(size for name, size in report["disk_bytes"].items() if not name.startswith("ground"))
 
 
-def macs(sources: Sources) -> str:
+def macs(sources: Sources, name: str = "encoder") -> str:
     """Multiply-accumulates by stage."""
-    report = sources["encoder"]
+    report = sources[name]
     layers = _layers(report)
     total, rest = sum(layers.values()), set(layers).difference(*STAGES.values())
-    stages = [(name, sum(layers[layer] for layer in members)) for name, members in STAGES.items()]
+    stages = [(stage, sum(layers[layer] for layer in members)) for stage, members in STAGES.items()]
     stages += [("other", sum(layers[layer] for layer in rest))] if rest else []
-    rows = [(name, f"{count / 1000:.3f}", share(count / total)) for name, count in stages]
+    rows = [(stage, f"{count / 1000:.3f}", share(count / total)) for stage, count in stages]
     (height, width), memory = report["frame"], report["memory"]
     return "\n".join([
         table(("stage of the encoder", "kMAC/px", "share"), [*rows, ("**whole encode**", f"**{total / 1000:.3f}**", "100 %")]), "",
@@ -161,9 +162,9 @@ def corruption_kinds(sources: Sources) -> str:
 
 # ---- the model card
 
-def training(sources: Sources) -> str:
+def training(sources: Sources, name: str = "training") -> str:
     """Stages of the training, with hours."""
-    result = sources["training"]
+    result = sources[name]
     rows = [(stage["stage"], f"`{stage['command']}`", stage["hardware"],
              f"{stage['processes']} x {stage['batch']} of {stage['patch']}x{stage['patch']}", f"{stage['steps']:,}", f"{stage['seconds'] / 3600:.2f}")
             for stage in result["stages"]]
@@ -172,14 +173,32 @@ def training(sources: Sources) -> str:
                       f"{hours:.2f} hours in all. Data: {result['data'].rstrip('.')}."])
 
 
-def files(sources: Sources) -> str:
+def files(sources: Sources, name: str = "encoder") -> str:
     """The files of the shipped weights."""
-    folder = sources.root / "weights" / "rover-m"
-    report = sources["encoder"]
+    report = sources[name]
+    folder = sources.root / "weights" / report["profile"]
     sizes = {name: (folder / name).stat().st_size for name in WEIGHT_FILES if (folder / name).is_file()}
     rows = [(f"`{name}`", text, f"{sizes[name]:,}" if name in sizes else MISSING) for name, text in WEIGHT_FILES.items()]
     return "\n".join([f"Codec hash `{report['codec_hash']}`, {report['parameters'] / 1e6:.2f} M parameters on the rover side.", "",
                       table(("file", "what", "bytes"), rows, left=2)])
+
+
+def small(sources: Sources) -> str:
+    """The two profiles side by side."""
+    rows = []
+    for codec, suffix in ((OURS, ""), (SMALL, "-s")):
+        report, sets, speed = sources[f"encoder{suffix}"], sources[f"rd{suffix}"]["sets"], speed_blocks.speed_of(sources)
+        timing = speed["pixels_to_bytes"].get(codec)
+        rows.append((report["profile"], number(sum(_layers(report).values()) / 1000),
+                     f"{report['parameters'] / 1e6:.2f} M", f"{_rover_bytes(report) / 1e6:.2f} MB",
+                     *(f"{percent(entry['codecs'][codec]['bd_rate_mean'])} (to {entry['codecs'][codec]['psnr_range_mean'][1]:.1f} dB)"
+                       for entry in sets.values()),
+                     f"{timing['mpix_per_s']:.0f}" if timing else MISSING,
+                     f"{speed['systems'][codec]['bytes']:,} at {speed['systems'][codec]['psnr']:.2f} dB" if timing else MISSING))
+    heads = ("profile", "kMAC/px", "parameters", "files on the rover", *(f"BD-rate, {SET_TITLES[name]}" for name in sources["rd-s"]["sets"]),
+             "MPix/s", "bytes of the picture timed")
+    return "\n".join([table(heads, rows), "", f"BD-rate against {PEER_TITLES['jpeg420']}, over what both cover; in brackets the mean PSNR of the "
+                      "finest quality. Speed: one thread, in the run of the table of speeds."])
 
 
 def sample_points(sources: Sources) -> str:
@@ -194,10 +213,13 @@ BLOCKS: Mapping[str, Block] = {
     "headline": headline, "example": example, "pictures": pictures,
     "rd": rate_distortion, "rd-plot": plot, "rd-pairs": pairs, "rd-curve": curve, "rd-images": images, "references": references, "limits": limits,
     "float-gap": float_gap, "rd-ranges": rate_ranges,
-    "macs": macs, "speed": speed_blocks.speed, "networks": speed_blocks.networks, "boards": speed_blocks.boards,
+    "macs": macs, "speed": speed_blocks.speed, "stages": stage_blocks.stages, "networks": speed_blocks.networks, "boards": speed_blocks.boards,
     "prediction-error": speed_blocks.prediction_error, "checks": checks, "corruption": corruption, "corruption-kinds": corruption_kinds,
     "verify": exactness_blocks.verify, "differential": exactness_blocks.differential, "flight": exactness_blocks.flight,
-    "enhance": enhance_blocks.quality, "enhance-references": enhance_blocks.references, "enhance-segmentation": enhance_blocks.segmentation,
-    "enhance-cost": enhance_blocks.cost,
-    "training": training, "files": files, "sample-points": sample_points,
+    "enhance": enhance_blocks.quality, "enhance-samples": enhance_blocks.samples, "enhance-references": enhance_blocks.references,
+    "enhance-segmentation": enhance_blocks.segmentation, "enhance-cost": enhance_blocks.cost,
+    "ground": ground_blocks.decoders, "ground-qualities": ground_blocks.qualities, "ground-ablations": ground_blocks.ablations,
+    "ground-fields": ground_blocks.fields, "ground-costs": ground_blocks.costs, "engines": ground_blocks.engines,
+    "training": training, "files": files, "training-s": partial(training, name="training-s"), "files-s": partial(files, name="encoder-s"),
+    "macs-s": partial(macs, name="encoder-s"), "small": small, "sample-points": sample_points,
 }

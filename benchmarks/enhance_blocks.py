@@ -46,6 +46,18 @@ def quality(sources: Sources) -> str:
                       f"convolutions in {result['precision']}.", "", trained(result)])
 
 
+def samples(sources: Sources) -> str:
+    """Before and after on a sample."""
+    result = sources["enhance-pictures"]
+    rows = []
+    for row in result["rows"]:
+        kind, _, value = row["setting"].partition(" ")
+        rows.append(f"{KINDS[kind]} {value}: {row['codec_psnr']:.2f} to {row['psnr']:.2f} dB")
+    return "\n".join(["![before, after, original](pictures/enhanced.webp)", "",
+                      f"*From left to right: the codec, MarsQE, the original; at 100 %. Rows: {'; '.join(rows)} (whole sample, which is softer "
+                      "than a frame of a camera). Credit: NASA/JPL-Caltech/Cornell, compiled by Michael Smith.*"])
+
+
 def title(run: str) -> str:
     """`arcnn-hevc`: AR-CNN for HEVC."""
     name, _, kind = run.partition("-")

@@ -1,271 +1,284 @@
-"""The ground segment on one thread of a processor: `python -m benchmarks.ground`.
+"""The ground segment: `python -m benchmarks.ground` -> benchmarks/results/ground.json, resumable, on one thread of a processor.
 
-Time and peak memory of every ground decoder and enhancement network of the model folder at 1152x1600, in ONNX Runtime and in PyTorch: each run in a
-process of its own, round after round through all of them. Then what the texture reference is worth: PSNR of the test crops decoded with the reference
-that the stream names, with another one (drawn once for each picture), and with none. Parts that are done are kept, so a run that was cut off goes on.
+Every ground decoder of the model folder decodes the same streams, so that only its pictures differ: BD-rate and BD-PSNR against the codec's own (the
+oldest) with the real sizes of the streams; then, without any retraining, with other texture references than the one that the stream names, with the
+1/32 branch switched off, and with convolutions in int8. What it costs is measured by benchmarks/ground_cost.py, how far decoders look by benchmarks/ground_field.py.
 """
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
-import statistics
+import math
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.datasets import DataMissingError, EvalImage, data_root, evaluation_images
-from benchmarks.metrics import psnr_db
-from benchmarks.store import RESULTS, write_json
+from benchmarks import ground_cost, ground_field
+from benchmarks.datasets import EVALUATION_SETS, DataMissingError, EvalImage, data_root, evaluation_images, pixel_hash
+from benchmarks.metrics import RDPoint, bd_psnr, bd_rate, psnr_db
+from benchmarks.rd_remac import QUALITIES
+from benchmarks.store import PSNR_DIGITS, RESULTS, write_json
+from benchmarks.summary import mean
+from remac_runtime.bench.environment import environment, state
+from remac_runtime.codec import Decoded, Decoder, EncodeOptions, Encoder
 from remac_runtime.errors import RemacError
-from remac_runtime.ground import GroundDecoder, GroundFile, ground_files
-from remac_runtime.model import ENHANCE_FOLDER, GROUND_FOLDER, Model, load_model
+from remac_runtime.ground import GroundDecoder, GroundFile, OnnxSession, Session, ground_files
+from remac_runtime.images import Picture
+from remac_runtime.model import GROUND_FOLDER, Model, load_model
 
+ROOT = Path(__file__).resolve().parents[1]
 PICTURE = Path("frames", "test", "m2020_zcam_sol0053.png")       # 1600x1152, as the camera delivers it
-ENGINES = ("onnxruntime", "torch")
-JPEG_QUALITY, QUALITY = 30, 32
-QUALITIES = (16, 32, 48)
-DECODER, ENHANCER = "decoder", "enhancer"
+ABLATED_QUALITIES = (18, 36)
+ABLATED_SET = "test"
+NAMED, NONE, WRONG, NARROW, INT8 = "named", "none", "wrong", "narrow", "int8"      # narrow: the 1/32 branch switched off
+ABLATIONS = (NONE, WRONG, NARROW, INT8)
+NARROW_TENSORS = ("decoder.rise.weight", "decoder.rise.bias")       # what the 1/32 branch adds, in the exported decoders
+FIELD_QUALITY = 36
 SEED = 1
-SCHEMA = 1
+SCHEMA = 2
+EXAMPLES = """examples:
+  python -m benchmarks.ground
+  python -m benchmarks.ground --sets test --rounds 1 --pictures 2 --out /tmp/ground.json"""
+
+Planes = NDArray[np.uint8]
+Save = Callable[[], None]
+
+
+class FloatSession:
+    """A graph for engines, whose inputs are float in place of bytes, behind the interface of `remac_runtime.ground.Session`."""
+
+    def __init__(self, path: Path) -> None:
+        self._session = OnnxSession(path)
+        self.properties = self._session.properties
+
+    def run(self, inputs: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        return self._session.run({name: x.astype(np.float32) if x.dtype == np.uint8 else x for name, x in inputs.items()})
 
 
 @dataclass(frozen=True)
-class Network:
-    """A network of the model folder; `stage` is DECODER or ENHANCER."""
+class Subject:
+    """A decoder as exported, and its variants, which are made in `scratch` when first used."""
 
-    stage: str
     file: GroundFile
+    model: Model
+    weights: Path
+    scratch: Path
 
-    @property
-    def key(self) -> str:
-        return f"{self.stage} {self.file.label}"
+    @functools.cached_property
+    def whole(self) -> GroundDecoder:
+        return GroundDecoder(self.model, 1, self.file.label)
 
+    @functools.cached_property
+    def narrow(self) -> GroundDecoder:
+        return self._with(OnnxSession(without_low(self.file.path, self.scratch)))
 
-def networks(model: Model) -> list[Network]:
-    enhancers = ground_files(model.folder / ENHANCE_FOLDER / "jpeg")
-    return [*(Network(DECODER, file) for file in ground_files(model.folder / GROUND_FOLDER)), *(Network(ENHANCER, file) for file in enhancers)]
+    @functools.cached_property
+    def int8(self) -> GroundDecoder:
+        """The graph that `--precision int8` builds engines from, in ONNX Runtime."""
+        script, label = ROOT / "export" / "ground_decoder.py", self.file.label
+        done = subprocess.run([sys.executable, str(script), "--weights", str(self.weights), "--out", str(self.scratch), "--decoder", self.file.name,
+                               "--target", "orin", "--precision", "int8"], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RemacError((done.stderr.strip().splitlines() or [f"{script} failed ({done.returncode})"])[-1].removeprefix("remac: "))
+        return self._with(FloatSession(self.scratch / GROUND_FOLDER / f"{label}.orin" / f"{label}.int8.onnx"))
 
+    def _with(self, session: Session) -> GroundDecoder:
+        ground = GroundDecoder(self.model, 1, self.file.label)
+        ground._session = session
+        return ground
 
-# ---- PyTorch in place of ONNX Runtime
-
-class TorchSession:
-    """A PyTorch module behind the interface of `remac_runtime.ground.Session`."""
-
-    def __init__(self, call: Any, properties: Mapping[str, str]) -> None:
-        import torch
-        torch.set_num_threads(1)
-        self._call, self._torch, self.properties = call, torch, dict(properties)
-
-    def run(self, inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-        with self._torch.inference_mode():
-            result = self._call(**{name: self._torch.from_numpy(np.ascontiguousarray(x)) for name, x in inputs.items()})
-        return tuple(x.numpy() for x in (result if isinstance(result, tuple) else (result,)))
-
-
-def torch_decoder(weights: Path, name: str) -> TorchSession:
-    from remac.weights import load_ground
-    return TorchSession(load_ground(weights, name).forward, {})
-
-
-def torch_enhancer(weights: Path, lite: bool, properties: Mapping[str, str]) -> dict[str, TorchSession]:
-    """Sessions of the networks of an enhancer: `enhance`, `references`, `segmenter`."""
-    from remac.marsqe import Bank, load_marsqe
-    from remac.segmenter import load_segmenter
-    model, segmenter = load_marsqe(weights, "jpeg"), load_segmenter(weights)
-
-    def enhance(picture: Any, tables: Any, trust: Any, classes: Any, index: Any, share: Any, **features: Any) -> Any:
-        bank = Bank(*(tuple(features[f"{letter}{level}"] for level in (1, 2, 3)) for letter in "cr")).taken(index)
-        out = model(picture, tables, classes, bank, share, post=not lite)
-        found = out.lite if lite else out.full
-        return found + (model.constrained(found, picture, tables) - found) * trust
-
-    def references(patches: Any, tables: Any) -> Any:
-        return model.encode_references(patches, tables.expand(len(patches), -1, -1))
-    return {"enhance": TorchSession(enhance, properties), "references": TorchSession(references, {}),
-            "segmenter": TorchSession(segmenter.forward, {})}
+    def psnr(self, pixels: Planes, decoded: Decoded, variant: str, texture: Planes | None) -> float:
+        """PSNR in dB over RGB of a stream's latents with these texture planes."""
+        ground = {NARROW: lambda: self.narrow, INT8: lambda: self.int8}.get(variant, lambda: self.whole)()
+        shown = ground.decode(decoded.y_hat, decoded.header.quality, texture)[:pixels.shape[0], :pixels.shape[1]]
+        return round(psnr_db(pixels, shown), PSNR_DIGITS)
 
 
-# ---- one run in a process of its own
-
-def child(job: dict[str, Any]) -> None:
-    """Load, warm up on a small picture, run once; print {"seconds", "loaded_bytes", "peak_bytes"}."""
-    from remac_runtime.bench.memory import resident
-    model = load_model(job["model"])
-    small, large = (_decoding if job["stage"] == DECODER else _enhancing)(model, job)
-    small()
-    loaded, _ = resident()
-    start = time.perf_counter()
-    large()
-    seconds = time.perf_counter() - start
-    print(json.dumps({"seconds": seconds, "loaded_bytes": loaded, "peak_bytes": resident()[1]}))
-
-
-def _decoding(model: Model, job: dict[str, Any]) -> Any:
-    """Latents to pixels: the entropy path, which has integers only, is not in it."""
-    from remac_runtime.codec import Decoder
-    with Decoder(model) as decoder:
-        decoded = decoder.decode(Path(job["input"]).read_bytes())
-    ground = GroundDecoder(model, 1, job["label"])
-    if job["engine"] == "torch":
-        ground._session = torch_decoder(Path(job["weights"]), job["label"].partition("@")[0])
-    corner = np.ascontiguousarray(decoded.y_hat[:4, :4])
-    return (lambda: ground.decode(corner, QUALITY, decoded.texture)), (lambda: ground.decode(decoded.y_hat, QUALITY, decoded.texture))
+def without_low(path: Path, folder: Path) -> Path:
+    """A copy of an exported decoder whose 1/32 branch adds nothing."""
+    import onnx
+    model = onnx.load(str(path))
+    silenced = [tensor for tensor in model.graph.initializer if tensor.name in NARROW_TENSORS]
+    if len(silenced) != len(NARROW_TENSORS):
+        raise RemacError(f"{path}: holds no {' and '.join(NARROW_TENSORS)}: export it again with export/ground_decoder.py")
+    for tensor in silenced:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros(tuple(tensor.dims), np.float32), tensor.name))
+    changed = folder / path.name
+    changed.write_bytes(model.SerializeToString())
+    return changed
 
 
-def _enhancing(model: Model, job: dict[str, Any]) -> Any:
-    """A JPEG file to pixels: segmentation and matching are in it, the references of its tables are made before."""
-    import io
-
-    from PIL import Image
-
-    from remac_runtime.enhance.enhancer import SEGMENTER_FILE, Enhancer
-    enhancer = Enhancer(model, enhancer=job["label"])
-    if job["engine"] == "torch":
-        name = job["label"].partition("@")[0]
-        sessions = torch_enhancer(Path(job["marsqe"]), name.endswith("-lite"), enhancer._properties())
-        enhancer._sessions = {enhancer.file.path: sessions["enhance"], enhancer.folder / SEGMENTER_FILE: sessions["segmenter"],
-                              enhancer.file.path.with_name(f"{job['label']}.references.onnx"): sessions["references"]}
-    data = Path(job["input"]).read_bytes()
-    corner = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as image:
-        image.crop((0, 0, 128, 128)).save(corner, "JPEG", quality=JPEG_QUALITY)
-    return (lambda: enhancer.enhance_jpeg(corner.getvalue())), (lambda: enhancer.enhance_jpeg(data))
+def variants_of(image: EvalImage, quality: int) -> tuple[str, ...]:
+    """What is decoded of a picture at a quality."""
+    return (NAMED, *ABLATIONS) if image.set_name == ABLATED_SET and quality in ABLATED_QUALITIES else (NAMED,)
 
 
-def run_child(job: dict[str, Any]) -> dict[str, float]:
-    """Raises RemacError with the last line that the process said."""
-    script = "import json, sys; from benchmarks.ground import child; child(json.loads(sys.argv[1]))"
-    done = subprocess.run([sys.executable, "-c", script, json.dumps(job)], capture_output=True, text=True, check=False)
-    try:
-        return dict(json.loads(done.stdout))
-    except ValueError:
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RemacError(f"{job['label']} in {job['engine']} failed: {said}") from None
+def wrong_entry(key: str, named: int, count: int) -> int:
+    """Another entry of a bank than the one that a stream names, drawn by the picture's key."""
+    return (named + 1 + int(np.random.default_rng([SEED, zlib.crc32(key.encode())]).integers(count - 1))) % count
 
 
-def costs(model: Model, options: argparse.Namespace, kept: dict[str, Any]) -> dict[str, Any]:
-    """{network: {"sha256", "bytes", engine: {"median_s", "samples_s", "peak_bytes", "added_bytes"}}}; what `kept` has of the same files is kept."""
-    from PIL import Image
-
-    from remac_runtime.codec import EncodeOptions, Encoder
-    from remac_runtime.images import load_picture
-    picture = load_picture(data_root(options.data) / PICTURE)
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        inputs = {DECODER: Path(scratch, "frame.rmc"), ENHANCER: Path(scratch, "frame.jpg")}
-        with Encoder(model) as encoder:
-            inputs[DECODER].write_bytes(encoder.encode(picture, EncodeOptions(QUALITY)))
-        Image.fromarray(picture.samples).save(inputs[ENHANCER], "JPEG", quality=JPEG_QUALITY)
-        jobs = []
-        for network in networks(model):
-            content = network.file.path.read_bytes()
-            digest = hashlib.sha256(content).hexdigest()
-            found[network.key] = kept.get(network.key, {}) if kept.get(network.key, {}).get("sha256") == digest else {}
-            if not found[network.key]:
-                found[network.key] = {"sha256": digest, "bytes": len(content)}
-                jobs += [(network, engine) for engine in ENGINES]
-        runs: dict[tuple[str, str], list[dict[str, float]]] = {}
-        for number in tqdm(range(options.rounds * len(jobs)), unit="run"):
-            network, engine = jobs[number % len(jobs)]
-            job = {"model": str(model.folder), "stage": network.stage, "label": network.file.label, "engine": engine,
-                   "input": str(inputs[network.stage]), "weights": str(options.weights), "marsqe": str(options.marsqe)}
-            runs.setdefault((network.key, engine), []).append(run_child(job))
-    for (key, engine), samples in runs.items():
-        found[key][engine] = {"median_s": round(statistics.median(run["seconds"] for run in samples), 4),
-                              "samples_s": [round(run["seconds"], 4) for run in samples],
-                              "peak_bytes": int(max(run["peak_bytes"] for run in samples)),
-                              "added_bytes": int(max(run["peak_bytes"] - run["loaded_bytes"] for run in samples))}
-    return found
+def measure_image(image: EvalImage, entry: dict[str, Any], subjects: list[Subject], encoder: Encoder, decoder: Decoder) -> None:
+    """Fill {"pixels", "shape", "bytes": {quality: bytes}, "psnr": {decoder: {quality: {variant: dB}}}} of a picture; what is there is kept."""
+    todo = [subject for subject in subjects if len(entry.get("psnr", {}).get(subject.file.label, {})) < len(QUALITIES)]
+    if not todo:
+        return
+    pixels, bank = image.load(), decoder.model.bank
+    assert bank is not None, "a model without references has nothing to take away"
+    if entry.get("pixels") != pixel_hash(pixels):
+        entry.update({"pixels": pixel_hash(pixels), "shape": list(pixels.shape[:2]), "bytes": {}, "psnr": {}})
+        todo = subjects
+    found: dict[str, dict[str, dict[str, float]]] = {subject.file.label: {} for subject in todo}
+    for quality in QUALITIES:
+        data = encoder.encode(Picture(pixels), EncodeOptions(quality))
+        entry["bytes"][str(quality)] = len(data)
+        decoded = decoder.decode(data)
+        wrong = decoder.texture(wrong_entry(image.key, decoded.header.texture, len(bank)))
+        textures = {NONE: None, WRONG: wrong}
+        for subject in todo:
+            found[subject.file.label][str(quality)] = {name: subject.psnr(pixels, decoded, name, textures.get(name, decoded.texture))
+                                                       for name in variants_of(image, quality)}
+    entry["psnr"].update(found)
 
 
-# ---- what references are worth
+# ---- what the pictures say
 
-def ablation(model: Model, images: tuple[EvalImage, ...], kept: dict[str, Any], save: Any) -> dict[str, Any]:
-    """{decoder: {picture: {quality: {"right", "wrong", "none": PSNR in dB}}}}."""
-    from remac_runtime.codec import Decoder, EncodeOptions, Encoder
-    from remac_runtime.images import Picture
-    assert model.bank is not None, "a model without references has nothing to take away"
-    rng, found = np.random.default_rng(SEED), kept
-    files = ground_files(model.folder / GROUND_FOLDER)
+def curve(entry: Mapping[str, Any], label: str) -> list[RDPoint]:
+    """Rate and quality of a picture by one decoder."""
+    return [RDPoint(int(quality), entry["bytes"][quality], values[NAMED]) for quality, values in entry["psnr"][label].items()]
+
+
+def summarise(images: Mapping[str, Any], labels: list[str]) -> dict[str, Any]:
+    """{set: {"pictures", "bits_per_pixel": {quality: mean}, "decoders": {decoder: ...}}} over the pictures that all decoders were measured on.
+
+    Of a decoder: "psnr" {quality: {variant: mean dB}}; of all but the first also "bd_rate" (fraction), "bd_psnr" (dB) and "gain" {quality: [mean,
+    least, largest] in dB} against the first, per picture and then averaged.
+    """
+    sets: dict[str, Any] = {}
+    for name in EVALUATION_SETS:
+        entries = [entry for key, entry in images.items() if key.startswith(f"{name}/") and all(label in entry["psnr"] for label in labels)]
+        if entries:
+            bits = {str(quality): mean(8 * entry["bytes"][str(quality)] / (entry["shape"][0] * entry["shape"][1]) for entry in entries)
+                    for quality in QUALITIES}
+            sets[name] = {"pictures": len(entries), "bits_per_pixel": bits, "decoders": {label: _of_decoder(entries, label, labels[0])
+                                                                                        for label in labels}}
+    return sets
+
+
+def known(value: float) -> float | None:
+    """For JSON, which has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _of_decoder(entries: list[dict[str, Any]], label: str, own: str) -> dict[str, Any]:
+    curves = [entry["psnr"][label] for entry in entries]
+    result: dict[str, Any] = {"psnr": {quality: {variant: mean(c[quality][variant] for c in curves) for variant in variants}
+                                       for quality, variants in curves[0].items()}}
+    if label != own:
+        gains = {quality: [entry["psnr"][label][quality][NAMED] - entry["psnr"][own][quality][NAMED] for entry in entries] for quality in curves[0]}
+        result |= {"bd_rate": known(mean(bd_rate(curve(entry, own), curve(entry, label)) for entry in entries)),
+                   "bd_psnr": known(mean(bd_psnr(curve(entry, own), curve(entry, label)) for entry in entries)),
+                   "gain": {quality: [mean(values), min(values), max(values)] for quality, values in gains.items()}}
+    return result
+
+
+# ---- the command
+
+def earlier(path: Path, codec: str, decoders: Mapping[str, str]) -> dict[str, Any]:
+    """What a results file holds of this codec, without what other decoders of the same names made; `decoders` {label: SHA-256}."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if content.get("codec_hash") != codec or content.get("schema") != SCHEMA:
+        return {"costs": {}, "fields": {}, "images": {}}
+    stale = {label for label in {*content["decoders"], *decoders} if content["decoders"].get(label) != decoders.get(label)}
+    for label in stale:
+        content["fields"].pop(label, None)
+        for entry in content["images"].values():
+            entry["psnr"].pop(label, None)
+    return content
+
+
+def measure_fields(model: Model, subjects: list[Subject], images: tuple[EvalImage, ...], weights: Path, fields: dict[str, Any], save: Save) -> None:
+    """`fields` {decoder: ground_field.describe} of the decoders that it lacks, on the test crops that are large enough."""
+    missing = [subject for subject in subjects if subject.file.label not in fields]
+    if not missing:
+        return
+    pictures = {}
+    with Encoder(model) as encoder, Decoder(model) as decoder:
+        for image in images:
+            pixels = image.load()
+            if image.set_name == ABLATED_SET and min(pixels.shape[:2]) >= ground_field.LEAST_SIDE:
+                decoded = decoder.decode(encoder.encode(Picture(pixels), EncodeOptions(FIELD_QUALITY)))
+                assert decoded.texture is not None, "the bank of a built model has textures"
+                pictures[image.key] = ground_field.Sample(pixels, decoded.y_hat, decoded.texture)
+    for subject in missing if pictures else ():
+        module = ground_field.load(weights, subject.file.label)
+        for sample in list(pictures.values())[:1]:
+            ground_field.check_same(module, subject.whole, sample, FIELD_QUALITY)
+        fields[subject.file.label] = ground_field.describe(module, pictures, FIELD_QUALITY)
+        save()
+
+
+def measure(options: argparse.Namespace, model: Model, scratch: Path) -> dict[str, Any]:
+    """Everything; the results file is written after each part."""
+    images = evaluation_images(options.data, tuple(options.sets))
+    images = tuple(image for name in options.sets for image in [i for i in images if i.set_name == name][:options.pictures])
+    subjects = [Subject(file, model, options.weights, scratch) for file in ground_files(model.folder / GROUND_FOLDER)]
+    decoders = {subject.file.label: hashlib.sha256(subject.file.path.read_bytes()).hexdigest() for subject in subjects}
+    before = earlier(options.out, model.network.hash.hex(), decoders)
+    result: dict[str, Any] = {"schema": SCHEMA, "codec_hash": model.network.hash.hex(), "picture": PICTURE.name, "threads": 1,
+                              "environment": {**environment(), **state()}, "decoders": decoders, "costs": before["costs"],
+                              "fields": before["fields"], "images": before["images"], "summary": summarise(before["images"], list(decoders))}
+
+    def save() -> None:
+        write_json(options.out, result)
+
+    def save_costs(costs: dict[str, Any]) -> None:
+        result["costs"] = costs
+        save()
+    picture = data_root(options.data) / PICTURE
+    save_costs(ground_cost.costs(model, picture, options.weights, options.marsqe, options.rounds, result["costs"], save_costs))
+    measure_fields(model, subjects, images, options.weights, result["fields"], save)
     with Encoder(model) as encoder, Decoder(model) as decoder:
         for image in tqdm(images, unit="picture"):
-            other = int(rng.integers(1, len(model.bank)))
-            if all(image.key in found.get(file.label, {}) for file in files):
-                continue
-            pixels = image.load()
-            for quality in QUALITIES:
-                decoded = decoder.decode(encoder.encode(Picture(pixels), EncodeOptions(quality)))
-                right = decoded.header.texture
-                variants = {"right": decoder.texture(right), "wrong": decoder.texture((right + other) % len(model.bank)), "none": None}
-                for file in files:
-                    ground = GroundDecoder(model, 1, file.label)
-                    shown = {name: ground.decode(decoded.y_hat, quality, planes) for name, planes in variants.items()}
-                    entry = found.setdefault(file.label, {}).setdefault(image.key, {})
-                    entry[str(quality)] = {name: round(psnr_db(pixels, picture[:pixels.shape[0], :pixels.shape[1]]), 4)
-                                           for name, picture in shown.items()}
-            save(found)
-    return found
-
-
-def means(found: Mapping[str, Any]) -> dict[str, Any]:
-    """{decoder: {quality: {variant: mean PSNR over the pictures}}}."""
-    return {label: {str(quality): {name: round(statistics.fmean(entry[str(quality)][name] for entry in pictures.values()), 3)
-                                   for name in ("right", "wrong", "none")} for quality in QUALITIES} for label, pictures in found.items()}
-
-
-def engines(model: Model) -> list[dict[str, Any]]:
-    """The TensorRT engines that lie in the model folder: file, target, package, precision, bytes, layers in float32."""
-    from remac_runtime.ground_tensorrt import read_sidecar
-    found = []
-    for path in sorted((model.folder / GROUND_FOLDER).rglob("*.engine.json")):
-        sidecar, engine = read_sidecar(path), path.with_suffix("")
-        if engine.exists():
-            found.append({"engine": sidecar.engine, "target": sidecar.target, "package": f"{sidecar.package} {sidecar.version}",
-                          "precision": sidecar.precision, "bytes": engine.stat().st_size, "fp32_layers": len(sidecar.fp32_layers)})
-    return found
+            measure_image(image, result["images"].setdefault(image.key, {}), subjects, encoder, decoder)
+            result["summary"] = summarise(result["images"], list(decoders))
+            save()
+    return result
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ground", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ground", description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="the model folder")
     parser.add_argument("--weights", type=Path, default=Path("weights/rover-m"), help="weights of the decoders in PyTorch")
     parser.add_argument("--marsqe", type=Path, default=Path("weights/marsqe"), help="weights of MarsQE in PyTorch")
     parser.add_argument("--data", help="the pictures; by default $REMAC_DATA or ../shared/data/mars")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pictures", type=int, help="only so many of the test crops")
+    parser.add_argument("--sets", nargs="+", choices=EVALUATION_SETS, default=list(EVALUATION_SETS))
+    parser.add_argument("--rounds", type=int, default=3, help="of the timings (3)")
+    parser.add_argument("--pictures", type=int, help="only so many of each set, for a quick look")
     parser.add_argument("--out", type=Path, default=RESULTS / "ground.json")
     options = parser.parse_args(arguments)
-    from remac_runtime.bench.environment import environment
     try:
-        model = load_model(options.model)
-        codec = model.network.hash.hex()
-        before = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
-        same = before.get("codec_hash") == codec and before.get("schema") == SCHEMA
-        result: dict[str, Any] = {
-            "schema": SCHEMA, "codec_hash": codec, "picture": PICTURE.name, "threads": 1, "environment": environment(), "engines": engines(model),
-            "costs": costs(model, options, before.get("costs", {}) if same else {})}
-        hashes = {network.file.label: result["costs"][network.key]["sha256"] for network in networks(model) if network.stage == DECODER}
-        old = before.get("ablation", {}) if same and before.get("decoders") == hashes else {}
-        result |= {"decoders": hashes, "ablation": old, "means": means(old)}
-        write_json(options.out, result)
-        images = evaluation_images(options.data, ("test",))[:options.pictures]
-        found = ablation(model, images, old, lambda now: write_json(options.out, {**result, "ablation": now}))
-        write_json(options.out, {**result, "ablation": found, "means": means(found)})
-    except (DataMissingError, RemacError) as error:
+        with tempfile.TemporaryDirectory() as scratch:
+            result = measure(options, load_model(options.model), Path(scratch))
+    except (DataMissingError, RemacError, OSError) as error:
         print(f"ground: {error}", file=sys.stderr)
         return 1
-    for key, cost in result["costs"].items():
-        print(key, {engine: f"{cost[engine]['median_s']} s, {cost[engine]['peak_bytes'] / 2 ** 20:.0f} MiB" for engine in ENGINES})
-    print(json.dumps(means(found), indent=1))
+    for name, entry in result["summary"].items():
+        for label, found in entry["decoders"].items():
+            if found.get("bd_rate") is not None:
+                print(f"{name}, {entry['pictures']} pictures: {label} BD-rate {100 * found['bd_rate']:+.2f} %, BD-PSNR {found['bd_psnr']:+.3f} dB")
     return 0
 
 

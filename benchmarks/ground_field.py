@@ -1,14 +1,14 @@
 """What the ground decoders are: multiply-accumulates, parameters, and how far they look, in theory and as trained.
 
 The theoretical field is counted on a decoder of the same shape whose weights are all positive, where a gradient is zero only without a connection.
-The effective one is measured on the trained network: every latent of a real picture is thought to be disturbed on its own, in proportion to how its
-channel spreads over the picture, and what of the disturbance of a pixel (its variance, to first order) comes from how far away is summed up.
+The effective one is measured on the trained network in two ways: every latent of a real picture is thought to be disturbed on its own, in proportion
+to how its channel spreads over the picture, and how much each moves a pixel (to first order, without signs) is summed up by distance; and squares of
+the picture are decoded from ever larger windows around them alone.
 """
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,11 @@ PERIOD = 32                # pixels after which a decoder treats its pixels alik
 WIDE = 128                 # latents of the strip that the theoretical field is counted in
 POSITIVE = 0.4             # weight there: neither the middle overflows nor the rim underflows
 POINTS = 6                 # pixels of a picture that gradients are taken of
+PATCHES = 12               # squares of a picture that are decoded from windows
 REACH = 18                 # latents to each side of a pixel's own block
+WINDOW = 2 * REACH + 2     # latents of the largest window
+LEAST_SIDE = WINDOW * BLOCK
+MARGINS = (0, 1, 2, 4, 8, REACH)       # latents to each side of the squares
 SEED = 2
 FRAME = (72, 100)          # latents of a picture of 1600x1152
 
@@ -38,13 +42,13 @@ def load(weights: Path, label: str) -> GroundModule:
     return load_ground(weights, label.partition("@")[0])
 
 
-def check_same(module: GroundModule, ground: GroundDecoder, y_hat: NDArray[np.int32], quality: int, texture: NDArray[np.uint8]) -> None:
+def check_same(module: GroundModule, ground: GroundDecoder, sample: Sample, quality: int) -> None:
     """Raise BadNetwork where the weights folder holds another decoder than the exported one."""
     import torch
-    window = np.ascontiguousarray(y_hat[:8, :8])
+    window = np.ascontiguousarray(sample.y_hat[:8, :8])
     with torch.inference_mode():
-        ours = module(torch.from_numpy(window), torch.tensor([float(quality)]), torch.from_numpy(texture.copy()), torch.ones(1)).numpy()
-    if np.abs(ours.astype(int) - ground.decode(window, quality, texture)).max() > 1:
+        ours = module(torch.from_numpy(window), torch.tensor([float(quality)]), torch.from_numpy(sample.texture.copy()), torch.ones(1)).numpy()
+    if np.abs(ours.astype(int) - ground.decode(window, quality, sample.texture)).max() > 1:
         raise BadNetwork(f"{ground.file.path}: exported from other weights than those of --weights: run export/ground_decoder.py")
 
 
@@ -96,36 +100,67 @@ def theoretical(config: DecoderConfig, narrow: bool = False) -> int:
 
 # ---- as trained
 
-def effective(module: GroundModule, y_hat: NDArray[np.int32], quality: int, texture: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Share of a pixel's disturbance from the block it lies in, from within one block around it, ... float64[REACH+1], mean over POINTS pixels.
+@dataclass(frozen=True)
+class Sample:
+    """A picture: pixels uint8[H,W,3], its latents int32[h,w,M] and the planes of its texture reference uint8[4,8,8,M]."""
 
-    y_hat int32[h,w,M] of a picture that is larger than 2 * REACH + 2 blocks each way.
-    """
+    pixels: NDArray[np.uint8]
+    y_hat: NDArray[np.int32]
+    texture: NDArray[np.uint8]
+
+
+def corners(sample: Sample, count: int) -> Iterator[tuple[int, int]]:
+    """Upper left latents, on even places, of windows of 2 * REACH + 2 that lie in a picture whole, without its padding."""
+    rng = np.random.default_rng(SEED)
+    for _ in range(count):
+        top, left = (2 * int(rng.integers(0, (side // BLOCK - WINDOW) // 2 + 1)) for side in sample.pixels.shape[:2])
+        yield top, left
+
+
+def effective(module: GroundModule, sample: Sample, quality: int) -> NDArray[np.float64]:
+    """Share of a pixel's disturbance that comes from the block it lies in, from within one block around it, ...: float64[REACH+1], mean over POINTS
+    pixels."""
     import torch
     rng = np.random.default_rng(SEED)
-    spread = torch.from_numpy(y_hat.std((0, 1))).float()[:, None, None] * module.latent[0]
-    rows, columns = y_hat.shape[:2]
-    texture_planes, share = torch.from_numpy(texture.copy()), torch.ones(1)
+    spread = torch.from_numpy(sample.y_hat.std((0, 1))).float()[:, None, None] * module.latent[0]
+    texture, share, position = torch.from_numpy(sample.texture.copy()), torch.ones(1), torch.tensor([float(quality)])
     total = np.zeros(REACH + 1)
-    for _ in range(POINTS):
-        top, left = (2 * int(rng.integers(0, (side - 2 * REACH - 2) // 2 + 1)) for side in (rows, columns))
-        window = y_hat[top:top + 2 * REACH + 2, left:left + 2 * REACH + 2]
-        latents = module.latents(torch.from_numpy(np.ascontiguousarray(window))).requires_grad_()
+    for top, left in corners(sample, POINTS):
+        window = torch.from_numpy(np.ascontiguousarray(sample.y_hat[top:top + WINDOW, left:left + WINDOW]))
+        latents = module.latents(window).requires_grad_()
         row, column = (REACH * BLOCK + int(rng.integers(0, PERIOD)) for _ in range(2))
-        pixel = module.show(latents, torch.tensor([float(quality)]), texture_planes, share)[0, :, row, column].sum()
-        gradient, = torch.autograd.grad(pixel, latents)
-        power = (gradient[0] * spread).abs().sum(0).double().numpy()
-        away = [np.abs(np.arange(len(power)) - place // BLOCK) for place in (row, column)]
+        gradient, = torch.autograd.grad(module.show(latents, position, texture, share)[0, :, row, column].sum(), latents)
+        moved = (gradient[0] * spread).abs().sum(0).double().numpy()
+        away = [np.abs(np.arange(WINDOW) - place // BLOCK) for place in (row, column)]
         distance = np.maximum(away[0][:, None], away[1][None])
-        rings = np.bincount(np.minimum(distance, REACH).ravel(), power.ravel(), REACH + 1)
+        rings = np.bincount(np.minimum(distance, REACH).ravel(), moved.ravel(), REACH + 1)
         total += np.cumsum(rings) / rings.sum()
     return total / POINTS
 
 
-def describe(module: GroundModule, pictures: Mapping[str, tuple[NDArray[np.int32], NDArray[np.uint8]]], quality: int) -> dict[str, Any]:
-    """Cost and fields of a decoder; the effective one is the mean over pictures, {name: (y_hat, texture planes)}, at a quality."""
-    shares = np.mean([effective(module, y_hat, quality, texture) for y_hat, texture in pictures.values()], 0)
+def window_errors(module: GroundModule, sample: Sample, quality: int) -> NDArray[np.float64]:
+    """Mean squared error of squares of 32x32 pixels, each decoded from so many blocks around it alone: float64[len(MARGINS)], mean over PATCHES."""
+    import torch
+    texture, share, position = torch.from_numpy(sample.texture.copy()), torch.ones(1), torch.tensor([float(quality)])
+    total = np.zeros(len(MARGINS))
+    for top, left in corners(sample, PATCHES):
+        original = sample.pixels[BLOCK * (top + REACH):, BLOCK * (left + REACH):][:PERIOD, :PERIOD].astype(np.float64)
+        for number, margin in enumerate(MARGINS):
+            first, side = REACH - margin, 2 * margin + 2
+            window = sample.y_hat[top + first:top + first + side, left + first:left + first + side]
+            with torch.inference_mode():
+                shown = module(torch.from_numpy(np.ascontiguousarray(window)), position, texture, share).numpy()
+            total[number] += np.mean((original - shown[BLOCK * margin:, BLOCK * margin:][:PERIOD, :PERIOD]) ** 2)
+    return total / PATCHES
+
+
+def describe(module: GroundModule, pictures: Mapping[str, Sample], quality: int) -> dict[str, Any]:
+    """Cost and fields of a decoder; what is measured is the mean over pictures at a quality, losses against the largest window in dB."""
+    shares = np.mean([effective(module, sample, quality) for sample in pictures.values()], 0)
+    errors = np.array([window_errors(module, sample, quality) for sample in pictures.values()])
+    losses = (10 * np.log10(errors / errors[:, -1:])).mean(0)
+    sides = [(2 * ring + 1) * BLOCK for ring in range(REACH + 1)]
     return {**cost(module), "theoretical": theoretical(module.decoder.config), "theoretical_narrow": theoretical(module.decoder.config, narrow=True),
-            "effective": {"quality": quality, "points": POINTS * len(pictures), "pictures": list(pictures),
-                          "share_within": {str((2 * ring + 1) * BLOCK): round(float(share), 6)
-                                           for ring, share in zip(itertools.count(), shares, strict=False)}}}
+            "measured": {"quality": quality, "pictures": list(pictures), "points": POINTS * len(pictures), "patches": PATCHES * len(pictures)},
+            "share_within": {str(side): round(float(value), 6) for side, value in zip(sides, shares, strict=True)},
+            "loss_from_window": {str((2 * margin + 2) * BLOCK): round(float(loss), 4) for margin, loss in zip(MARGINS, losses, strict=True)}}

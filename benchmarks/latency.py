@@ -2,13 +2,14 @@
 
 All systems encode the same picture with one thread, round after round (RULES.md). Ours runs on the backend that it chooses here, which is `remac-m`,
 and on ONNX Runtime. Peers run at the setting whose PSNR on it is nearest to ours. Networks of published codecs and our own analysis in float32 are
-timed without an entropy coder; beside them stands our integer analysis.
+timed without an entropy coder; beside them stands our integer analysis. `remac-s` is the smaller profile at the PSNR of the larger one.
 """
 from __future__ import annotations
 
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,14 @@ from remac_runtime.bench import harness as bench
 from remac_runtime.bench import memory as bench_memory
 from remac_runtime.bench import stats as bench_stats
 from remac_runtime.codec import Decoder, EncodeOptions, Encoder
-from remac_runtime.images import load_picture, write_atomically
+from remac_runtime.format import QUALITIES
+from remac_runtime.images import Picture, load_picture, write_atomically
 from remac_runtime.model import Model
 
 PICTURE = Path("frames", "test", "m2020_zcam_sol0053.png")       # 1600x1152, as the camera delivers it
 SCHEMA = 2
 QUALITY, ROUNDS, BUDGET_S = 32, 15, 20.0
-OURS, ANALYSIS = "remac-m", "analysis"
+OURS, SMALL, ANALYSIS = "remac-m", "remac-s", "analysis"
 REFINEMENTS = 4                 # steps between two settings of a peer
 STRIP_ROWS = 128
 
@@ -100,21 +102,39 @@ def classic_system(name: str, title: str, peer: Peer, source: Path, target_db: f
                   round(reached, 3))
 
 
-def our_systems(encoder: Encoder, source: Path, quality: int, scratch: Path, suffix: str = "") -> tuple[System, System]:
-    """The whole encoder on its backend, its bytes verified, and its integer analysis alone. Raises BenchFailed."""
+def coded(encoder: Encoder, picture: Picture, quality: int) -> tuple[bytes, float]:
+    """The stream and its PSNR."""
+    stream = encoder.encode(picture, EncodeOptions(quality=quality))
+    with Decoder(encoder.model, encoder.backend) as decoder:
+        return stream, psnr_db(picture.samples, decoder.decode(stream, strict=True).picture.samples)
+
+
+def our_system(name: str, encoder: Encoder, source: Path, quality: int, scratch: Path) -> System:
+    """The whole encoder on its backend, its bytes verified. Raises BenchFailed."""
     picture, wanted, engine = load_picture(source), EncodeOptions(quality=quality), encoder.backend.name
     bench.verify(bench.Subject(encoder, picture, source, wanted))
-    stream = encoder.encode(picture, wanted)
-    with Decoder(encoder.model, encoder.backend) as decoder:
-        reached = psnr_db(picture.samples, decoder.decode(stream, strict=True).picture.samples)
-    padded = networks.padded(picture.samples)[0]
+    stream, reached = coded(encoder, picture, quality)
 
     def to_file() -> None:
-        write_atomically(scratch / (OURS + suffix), encoder.encode(load_picture(source), wanted))
-    return (System(OURS + suffix, f"remac, rover-m, {engine}", "ours", f"quality {quality}, {engine}, integers",
-                   lambda: encoder.encode(picture, wanted), to_file, len(stream), round(reached, 3)),
-            System(ANALYSIS + suffix, f"our g_a and h_a, integers, {engine}", "network", "uint8 x int8, no entropy coder",
-                   lambda: encoder.backend.run("analysis", padded), mac_per_pixel=_analysis_mac(encoder.model, *padded.shape[:2])))
+        write_atomically(scratch / name, encoder.encode(load_picture(source), wanted))
+    return System(name, f"remac, {encoder.model.network.profile}, {engine}", "ours", f"quality {quality}, {engine}, integers",
+                  lambda: encoder.encode(picture, wanted), to_file, len(stream), round(reached, 3))
+
+
+def our_analysis(name: str, encoder: Encoder, source: Path) -> System:
+    """The integer analysis alone."""
+    padded = networks.padded(load_picture(source).samples)[0]
+    return System(name, f"our g_a and h_a, integers, {encoder.backend.name}", "network", "uint8 x int8, no entropy coder",
+                  lambda: encoder.backend.run("analysis", padded), mac_per_pixel=_analysis_mac(encoder.model, *padded.shape[:2]))
+
+
+def nearest_quality(encoder: Encoder, picture: Picture, target_db: float) -> int:
+    """The quality whose PSNR is nearest to `target_db`, by bisection."""
+    low, high = 0, QUALITIES - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if coded(encoder, picture, middle)[1] < target_db else (low, middle)
+    return min((low, high), key=lambda quality: abs(coded(encoder, picture, quality)[1] - target_db))
 
 
 def _analysis_mac(model: Model, height: int, width: int) -> float:
@@ -152,16 +172,22 @@ def compared(timings: Mapping[str, bench_stats.Summary], pixels: int) -> dict[st
 
 
 def measure(model: Model, data: Path, cache: Path, quality: int = QUALITY, rounds: int = ROUNDS, say: Callable[[str], None] = print,
-            only: Sequence[str] = ()) -> dict[str, Any]:
-    """All of it as JSON. `only` names systems beside ours, by default all. Raises BenchFailed, DataMissingError."""
+            only: Sequence[str] = (), small: Model | None = None) -> dict[str, Any]:
+    """All of it as JSON. `only` names systems beside ours, by default all; `small`: the smaller profile. Raises BenchFailed, DataMissingError."""
     source = data / PICTURE
     if not source.is_file():
         raise DataMissingError(f"no picture {source}: set REMAC_DATA or --data to the folder that holds it")
-    with Encoder(model) as encoder, Encoder(model, "onnxruntime") as other, tempfile.TemporaryDirectory() as scratch:
-        systems = list(our_systems(encoder, source, quality, Path(scratch)))
+    with ExitStack() as opened:
+        encoder, other = (opened.enter_context(Encoder(model, backend)) for backend in (None, "onnxruntime"))
+        scratch = opened.enter_context(tempfile.TemporaryDirectory())
+        systems = [our_system(OURS, encoder, source, quality, Path(scratch)), our_analysis(ANALYSIS, encoder, source)]
         if encoder.backend.name != other.backend.name:
-            systems += our_systems(other, source, quality, Path(scratch), f"-{other.backend.name}")
+            suffix = f"-{other.backend.name}"
+            systems += [our_system(OURS + suffix, other, source, quality, Path(scratch)), our_analysis(ANALYSIS + suffix, other, source)]
         target = systems[0].psnr_db or 0.0
+        if small:
+            smaller = opened.enter_context(Encoder(small))
+            systems.append(our_system(SMALL, smaller, source, nearest_quality(smaller, load_picture(source), target), Path(scratch)))
         for name, (title, peer) in classic_peers().items():
             if not only or name in only:
                 say(f"settling {title} at {target:.2f} dB")

@@ -21,8 +21,8 @@ from benchmarks.blocks import BLOCKS
 from benchmarks.sources import SOURCES, NotMeasuredError, Sources
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = (Path("README.md"), Path("weights", "rover-m", "README.md"), Path("docs", "experiments.md"), Path("boards", "README.md"))
-NETWORK = Path("weights", "rover-m", "network.rmn")
+DOCUMENTS = (Path("README.md"), Path("weights", "rover-m", "README.md"), Path("weights", "rover-s", "README.md"), Path("docs", "experiments.md"),
+             Path("boards", "README.md"))
 RESULTS = Path("benchmarks", "results")
 BEGIN = re.compile(r"^<!-- figures: ([a-z0-9-]+) -->$")
 END = "<!-- end -->"
@@ -41,17 +41,22 @@ class Loaded:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def shipped_hash(root: Path) -> str | None:
-    """The codec hash of the shipped network, 16 hex digits; None where it is not there."""
-    path = root / NETWORK
+def network_file(profile: str = "rover-m") -> Path:
+    """The shipped network of a profile, in the checkout."""
+    return Path("weights", profile, "network.rmn")
+
+
+def shipped_hash(root: Path, profile: str = "rover-m") -> str | None:
+    """The codec hash of the shipped network of a profile, 16 hex digits; None where it is not there."""
+    path = root / network_file(profile)
     return hashlib.sha256(path.read_bytes()).digest()[:HASH_BYTES].hex() if path.is_file() else None
 
 
 def load_results(root: Path) -> Loaded:
     """Every source that is there and of the shipped codec."""
-    loaded, shipped = Loaded(), shipped_hash(root)
+    loaded = Loaded()
     for name, source in SOURCES.items():
-        path = RESULTS / source.file
+        path, shipped = RESULTS / source.file, shipped_hash(root, source.profile)
         if not (root / path).is_file():
             loaded.refused[name] = f"{path} is not there"
             continue

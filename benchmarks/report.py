@@ -140,7 +140,8 @@ def _stages(material: Material) -> str:
         return missing("benchmarks/results/boards/*.json")
     spoilt = [run for run in runs if not run["valid"]]
     warning = f'<p class="warning">{len(spoilt)} of {len(runs)} runs are not valid measurements: see their warnings.</p>' if spoilt else ""
-    return warning + figure(plots.stage_bars(runs), "Medians of each stage; exclusive times of runs with probes.") + _emulated(material)
+    return warning + figure(plots.stage_bars(runs), "Medians of each stage; exclusive times of runs with probes.") + _emulated(material) \
+        + "<h3>Before, after, and the least that the core could need</h3>" + block(material, "stages")
 
 
 def _emulated(material: Material) -> str:

@@ -28,6 +28,7 @@ from remac_runtime.model import Model, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "build" / "benchmarks"
+SMALL_MODEL = ROOT / "build" / "rover-s"
 THIS_BOARD = "epyc_zen5_vm"
 # What `remac boards fit` is calibrated with (one thread, the largest picture of each engine) and checked with (the others).
 BOARD_RUNS = (("onnxruntime", 1, None), ("onnxruntime", 2, None), ("onnxruntime", 1, (640, 480)), ("onnxruntime", 2, (640, 480)),
@@ -81,6 +82,11 @@ def _of_this_codec(file: str) -> Callable[[Settings], bool]:
     return done
 
 
+def _small_done(settings: Settings) -> bool:
+    content = _read(settings.results / "encoder_s.json")
+    return isinstance(content, dict) and SMALL_MODEL.is_dir() and content.get("codec_hash") == load_model(SMALL_MODEL).network.hash.hex()
+
+
 def _speed_done(settings: Settings) -> bool:
     content = _read(settings.results / "speed.json")
     return (_of_this_codec("speed.json")(settings) and content.get("schema") == _latency().SCHEMA
@@ -94,7 +100,8 @@ def _latency() -> Any:
 
 def _speed(settings: Settings) -> None:
     latency = _latency()
-    result = latency.measure(_loaded(settings), settings.data, CACHE, rounds=settings.rounds or latency.ROUNDS, say=say)
+    small = load_model(SMALL_MODEL) if SMALL_MODEL.is_dir() else None
+    result = latency.measure(_loaded(settings), settings.data, CACHE, rounds=settings.rounds or latency.ROUNDS, say=say, small=small)
     write_json(settings.results / "speed.json", result)
     for warning in result["warnings"]:
         say(f"warning: {warning['warning']} ({warning['detail']}): {warning['remedy']}")
@@ -162,7 +169,11 @@ def _never(settings: Settings) -> bool:
 PARTS: dict[str, Part] = {
     "encoder": Part("build the encoder, check it, count its cost", "a minute", _of_this_codec("encoder.json"),
                     _command("export/rover_encoder.py", "--out", "build/rover-m", "--json", into="encoder.json")),
+    "encoder-s": Part("the same of rover-s", "a minute", _small_done,
+                      _command("export/rover_encoder.py", "--profile", "rover-s", "--out", "build/rover-s", "--json", into="encoder_s.json")),
     "speed": Part("encode times beside other encoders, in turn", "ten minutes, idle machine", _speed_done, _speed),
+    "stages": Part("each stage of the encode before and after, beside its roofline", "two minutes, idle machine", _of_this_codec("stages.json"),
+                   _command("-m", "benchmarks.stages")),
     "boards": Part("remac bench on this machine: calibrates and checks the predictions", "five minutes, idle machine", _boards_done, _boards),
     "arm64": Part("remac bench on an emulated ARM64 processor", "a minute, needs debootstrap and qemu-user-static", _arm64_done, _arm64),
     "arm64-instructions": Part("instructions of the encoder on emulated ARM64 processors", "a minute, needs the same", _of_this_codec("arm64.json"),
@@ -174,6 +185,8 @@ PARTS: dict[str, Part] = {
     "example": Part("the worked example of the README", "seconds", _of_this_codec("example.json"), _command("-m", "benchmarks.example")),
     "rd-remac": Part("rate and quality of ours, every picture", "half an hour", _never, _command("-m", "benchmarks.rd_remac")),
     "rd-noref": Part("the same without references", "half an hour", _never, _command("-m", "benchmarks.rd_remac", "--variant", "noref")),
+    "rd-small": Part("the same of rover-s", "a quarter of an hour", _never,
+                     _command("-m", "benchmarks.rd_remac", "--model", "build/rover-s", "--name", "remac-s")),
     "rd-float": Part("the same before quantisation", "minutes", _never, _command("-m", "benchmarks.rd_float")),
     "rd-peers": Part("rate and quality of the peers", "hours the first time", _never, _command("-m", "benchmarks.rd_peers")),
     "rd": Part("BD-rates", "seconds", _never, _command("-m", "benchmarks.rd", "--codec-results", "benchmarks/results/rd_remac.json")),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 MISSING = "-"
+SMALL, SMALL_PROFILE = "remac-s", "rover-s"        # codec of rd_summary.json and speed.json, and its profile
 _CODEC_HASH = re.compile(r"codec hash ([0-9a-f]{16})")
 
 
@@ -19,23 +20,25 @@ def _own(content: Any) -> set[str]:
     return {str(content.get("codec_hash"))}
 
 
-def _of_summary(content: Any) -> set[str]:
-    """Of the codecs in rd_summary.json that are ours; empty where none is."""
+def _of_summary(content: Any, codec: str = "remac-m") -> set[str]:
+    """Of a profile's codecs in rd_summary.json; empty where none is."""
     settings = content["environment"]["codecs"].items()
-    return {found for name, text in settings if name.startswith("remac") for found in _CODEC_HASH.findall(text)}
+    return {found for name, text in settings if name.startswith(codec) for found in _CODEC_HASH.findall(text)}
 
 
 @dataclass(frozen=True)
 class Source:
-    """A results file and the codec hashes it was measured with; None for a file that names none."""
+    """A results file, the codec hashes it was measured with (None for a file that names none), and the profile whose hash that must be."""
 
     file: str
     codec_hashes: Callable[[Any], set[str] | None]
+    profile: str = "rover-m"
 
 
 SOURCES: Mapping[str, Source] = {
     "rd": Source("rd_summary.json", _of_summary),
     "speed": Source("speed.json", _own),
+    "stages": Source("stages.json", _own),
     "corruption": Source("corruption.json", _own),
     "encoder": Source("encoder.json", _own),
     "example": Source("example.json", _own),
@@ -45,7 +48,13 @@ SOURCES: Mapping[str, Source] = {
     "differential": Source("differential.json", _own),
     "flight": Source("flight.json", _own),
     "enhance": Source("enhance.json", lambda content: None),
+    "enhance-pictures": Source("enhance_pictures.json", lambda content: None),
+    "ground": Source("ground.json", _own),
+    "engines": Source("engines.json", _own),
     "training": Source("training.json", lambda content: None),
+    "encoder-s": Source("encoder_s.json", _own, SMALL_PROFILE),
+    "training-s": Source("training_s.json", lambda content: None, SMALL_PROFILE),
+    "rd-s": Source("rd_summary.json", lambda content: _of_summary(content, SMALL), SMALL_PROFILE),
 }
 
 

@@ -6,6 +6,7 @@ PyTorch. Decoders there that belong to another codec are removed: they could not
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,10 +25,16 @@ from remac_runtime.network import read_network
 
 CHECKED_SIZES = ((4, 6), (10, 8))       # latents of the pictures that are compared with PyTorch
 ENGINE_SIZES = ((4, 4), (72, 100), (240, 320))      # latents of the least, the usual and the largest picture of an engine: up to 5120x3840
+# For int8: what decodes the latents themselves, and the last layers, stay in float; the rest takes its ranges from the sample pictures.
+FLOAT_WEIGHTS = ("decoder.linear", "decoder.entry", "decoder.out", "decoder.texture")
+SAMPLES = Path(__file__).resolve().parents[1] / "samples"
+CALIBRATED_QUALITIES = (12, 30, 48, 60)
+CALIBRATED_WINDOW, CALIBRATED_EVERY = 16, 48        # latents: sides of the windows, and the distance between them along a picture
 EXAMPLES = """\
 examples:
   python export/ground_decoder.py                                        # build/rover-m/ground/*.onnx from weights/rover-m
   python export/ground_decoder.py --target sm86 --precision fp16         # and an engine, on a machine with or without a GPU
+  python export/ground_decoder.py --target sm89 --precision int8         # convolutions with integers
   python export/ground_decoder.py --target orin                          # what an Orin needs to build its engine itself
 """
 
@@ -39,6 +46,25 @@ def example_inputs(latents: int, height: int, width: int, seed: int = 0) -> tupl
     y_hat = np.rint(rng.laplace(0, 1, (height, width, latents)) * spread).astype(np.int32)
     texture = np.clip(np.rint(rng.normal(128, 20, (4, 8, 8, latents))), 0, 255).astype(np.uint8)
     return y_hat, np.array([rng.uniform(0, 63)], np.float32), texture, np.array([seed % 2], np.float32)
+
+
+def calibration_inputs(weights: Path) -> list[dict[str, np.ndarray]]:
+    """Inputs of a decoder by name, from the pictures in samples/ at several qualities. Raises BadNetwork where these are missing."""
+    from remac_runtime.codec import Decoder, EncodeOptions, Encoder
+    from remac_runtime.images import load_picture
+    from remac_runtime.model import load_model
+    paths = sorted(SAMPLES.glob("*.png"))
+    if not paths:
+        raise BadNetwork(f"{SAMPLES}: no pictures to measure the ranges of int8 on: restore samples/, or use --precision fp16")
+    found, side = [], CALIBRATED_WINDOW
+    with Encoder(load_model(weights), "numpy") as encoder, Decoder(encoder.model, encoder.backend) as decoder:
+        for path, quality in itertools.product(paths, CALIBRATED_QUALITIES):
+            decoded = decoder.decode(encoder.encode(load_picture(path), EncodeOptions(quality)))
+            for left in range(0, decoded.y_hat.shape[1] - side + 1, CALIBRATED_EVERY):
+                window = np.ascontiguousarray(decoded.y_hat[:side, left:left + side])
+                values = (window, np.array([quality], np.float32), decoded.texture, np.ones(1, np.float32))
+                found.append({name: np.asarray(value) for name, value in zip(INPUTS, values, strict=True)})
+    return found
 
 
 def export_decoder(weights: Path, folder: Path, name: str | None = None) -> tuple[GroundFile, CheckResult]:
@@ -118,10 +144,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refresh_manifest(options.out)
         for file, check in exported:
             print(f"{file.path}: {file.path.stat().st_size:,} bytes; {'pass' if check.passed else 'FAIL'}: {check.detail}")
+        calibration = calibration_inputs(options.weights) if options.target and options.precision == "int8" else []
         for file, _ in exported if options.target else ():
             latents = latents_of(file)
             feeds = [dict(zip(INPUTS, example_inputs(latents, *size, seed), strict=True)) for seed, size in enumerate(CHECKED_SIZES)]
-            build(Work(file.path, {"y_hat": [(*size, latents) for size in ENGINE_SIZES]}, feeds), options.target, options.precision)
+            profile = {"y_hat": [(*size, latents) for size in ENGINE_SIZES]}
+            build(Work(file.path, profile, feeds, calibration, FLOAT_WEIGHTS), options.target, options.precision)
     except RemacError as error:
         print(f"remac: {error}", file=sys.stderr)
         return 1

@@ -24,7 +24,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from export import to_half
+from export import to_half, to_int8
 from export.to_onnx_float import largest_difference, run_onnx
 from remac_runtime.errors import RemacError
 from remac_runtime.ground_tensorrt import PACKAGES, Sidecar, this_gpu
@@ -32,7 +32,7 @@ from remac_runtime.ground_tensorrt import PACKAGES, Sidecar, this_gpu
 CAPABILITIES = {"sm75": "SM75", "sm80": "SM80", "sm86": "SM86", "sm89": "SM89", "sm120": "SM120", "sm121": "SM121"}
 THIS_GPU, ORIN = "this-gpu", "orin"
 TARGETS = (*CAPABILITIES, THIS_GPU, ORIN)
-PRECISIONS = ("fp16", "fp32")
+PRECISIONS = ("fp16", "fp32", "int8")
 ORIN_SCRIPT = Path(__file__).resolve().parent / "orin" / "build_engine.py"
 _LOG_LINES = 6
 
@@ -41,16 +41,26 @@ Profile = Mapping[str, Sequence[Sequence[int]]]      # of inputs with free dimen
 
 @dataclass(frozen=True)
 class Work:
-    """A network to build: its ONNX file, the shapes it must take, and inputs to measure magnitudes and differences on, by name."""
+    """A network to build: its ONNX file, the shapes it must take, and inputs to measure magnitudes and differences on, by name.
+
+    For int8 also real inputs to measure ranges on, and how the names of weights begin whose convolutions are left alone.
+    """
 
     onnx: Path
     profile: Profile
     feeds: Sequence[Mapping[str, np.ndarray]]
+    calibration: Sequence[Mapping[str, np.ndarray]] = ()
+    float_weights: tuple[str, ...] = ()
+
+    def inputs(self, precision: str) -> Sequence[Mapping[str, np.ndarray]]:
+        """What is measured on: int8 clips what is not real, which says nothing."""
+        return self.calibration if precision == "int8" else self.feeds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", choices=TARGETS, help="also build an engine for this GPU architecture; orin: what the board builds it from")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp16", help="of the engine (default fp16; layers that overflow stay in fp32)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp16",
+                        help="of the engine (default fp16, where layers that overflow stay in fp32; int8: convolutions in int8, the rest in fp16)")
 
 
 def package() -> str:
@@ -65,7 +75,7 @@ def build(work: Work, target: str, precision: str) -> Path:
     """Build one engine, print its facts, and return its path; for orin the folder to copy to the board. Raises RemacError."""
     model, kept, difference = prepared(work, precision)
     if target == ORIN:
-        return _for_orin(work, model, precision)
+        return _for_orin(work, model, precision, difference)
     builder = package()
     target = this_gpu() if target == THIS_GPU else target
     if builder == "tensorrt_rtx" and target not in CAPABILITIES:
@@ -77,7 +87,8 @@ def build(work: Work, target: str, precision: str) -> Path:
                                       "profile": {name: [list(shape) for shape in shapes] for name, shapes in work.profile.items()}})
     properties = {entry.key: entry.value for entry in model.metadata_props}
     sidecar = Sidecar(engine.name, _hash(engine), work.onnx.name, _hash(work.onnx), target, builder, facts["version"], precision, properties, kept)
-    _write(engine.with_name(engine.name + ".json"), {**asdict(sidecar), "schema": 1, "fp32_layers": kept, "layers": facts["layers"]})
+    _write(engine.with_name(engine.name + ".json"), {**asdict(sidecar), "schema": 1, "fp32_layers": kept, "layers": facts["layers"],
+                                                     "largest_difference": difference})
     print(f"{engine}: {engine.stat().st_size:,} bytes for {target}, {builder} {facts['version']}, {precision}; its rounding costs up to "
           f"{difference:g} grey levels or units of the output")
     kinds = Counter(f"{kind} {kept_in}" for _, kind, kept_in in facts["layers"] if kept_in in {"FLOAT", "HALF"})
@@ -91,15 +102,20 @@ def prepared(work: Work, precision: str) -> tuple[onnx.ModelProto, list[str], fl
     """The graph that the builder gets, the layers kept in float32, and how far its rounding takes it from the original over the feeds."""
     model = without_bytes(onnx.load(str(work.onnx)))
     kept: list[str] = []
-    feeds = [floats(model, feed) for feed in work.feeds]
-    if precision == "fp16":
+    feeds = [floats(model, feed) for feed in work.inputs(precision)]
+    if precision == "int8" and not work.calibration:
+        raise RemacError(f"{work.onnx.name}: there is no int8 of this network, only of ground decoders: build it with --precision fp16")
+    if precision != "fp32":
+        quantised: list[str] = []
         kept = to_half.kept_layers(model, feeds)
-        model = to_half.to_half(model, kept)
+        if precision == "int8":
+            model, quantised = to_int8.to_int8(model, work.float_weights, feeds)
+        model = to_half.to_half(model, [*kept, *quantised])
     temporary = work.onnx.with_name(work.onnx.name + ".prepared.tmp")
     try:
-        temporary.write_bytes((to_half.rounded(model) if precision == "fp16" else model).SerializeToString())
+        temporary.write_bytes((model if precision == "fp32" else to_half.rounded(model)).SerializeToString())
         differences = [largest_difference(run_onnx(work.onnx, list(feed), list(feed.values())), run_onnx(temporary, list(now), list(now.values())))
-                       for feed, now in zip(work.feeds, feeds, strict=True)]
+                       for feed, now in zip(work.inputs(precision), feeds, strict=True)]
     finally:
         temporary.unlink(missing_ok=True)
     return model, kept, max(differences, default=0.0)
@@ -155,18 +171,23 @@ def trtexec_line(onnx_name: str, engine_name: str, profile: Profile) -> str:
     return " ".join(["/usr/src/tensorrt/bin/trtexec", f"--onnx={onnx_name}", f"--saveEngine={engine_name}", "--stronglyTyped", *options])
 
 
-def _for_orin(work: Work, model: onnx.ModelProto, precision: str) -> Path:
-    """A folder with the ONNX file, inputs with the outputs that ONNX Runtime gives, and the script that builds and checks on the board."""
+def _for_orin(work: Work, model: onnx.ModelProto, precision: str, difference: float) -> Path:
+    """A folder with the ONNX file, inputs with the outputs that ONNX Runtime gives, and the script that builds and checks on the board.
+
+    The check allows the `difference` that int8 makes here already.
+    """
     folder = work.onnx.with_name(f"{work.onnx.stem}.orin")
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{work.onnx.stem}.{precision}.onnx"
     (folder / name).write_bytes(model.SerializeToString(deterministic=True))
-    feed = floats(model, work.feeds[0])
-    expected = run_onnx(work.onnx, list(work.feeds[0]), list(work.feeds[0].values()))
+    original = work.inputs(precision)[0]
+    feed = floats(model, original)
+    expected = run_onnx(work.onnx, list(original), list(original.values()))
     arrays: dict[str, Any] = {"out": expected.astype(np.float32), **{f"in_{key}": x for key, x in feed.items()}}
     np.savez_compressed(folder / "check.npz", **arrays)
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    _write(folder / "request.json", {"onnx": name, "source": work.onnx.name, "source_sha256": _hash(work.onnx), "precision": precision, "bound": 2.0,
+    _write(folder / "request.json", {"onnx": name, "source": work.onnx.name, "source_sha256": _hash(work.onnx), "precision": precision,
+                                     "bound": 2.0 + (difference if precision == "int8" else 0.0),
                                      "engine": f"{work.onnx.stem}.sm87.{precision}.engine", "properties": properties,
                                      "profile": {key: [list(shape) for shape in shapes] for key, shapes in work.profile.items()}})
     shutil.copyfile(ORIN_SCRIPT, folder / ORIN_SCRIPT.name)

@@ -23,7 +23,8 @@ setup(
     ext_modules=[Extension(
         "remac_runtime._native",
         [f"remac_runtime/csrc/{name}.c" for name in ("module", "module_layers", "remac", "kernels", "analysis", "layers")],
-        depends=[f"remac_runtime/csrc/{name}.h" for name in ("binding", "remac", "kernels", "kernels_simd", "kernels_tile", "analysis", "layers")],
+        depends=[f"remac_runtime/csrc/{name}.h" for name in ("binding", "remac", "remac_crc", "remac_x86", "kernels", "kernels_simd", "kernels_tile",
+                                                             "analysis", "layers")],
         # REMAC_SIMD 2: every instruction set that the compiler knows is compiled in, the processor's best one is chosen at run time.
         define_macros=[("REMAC_SIMD", "2")] + ([("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else []),
         py_limited_api=STABLE_ABI,

@@ -53,15 +53,15 @@ def write_small_decoder(folder: Path, label: str = SMALL_DECODER, shift: float =
     return path
 
 
-def small_module(latents: int = 16) -> Any:
-    """A GroundModule (remac.weights) of all scales and few channels, random weights."""
+def small_module(latents: int = 16, name: str = "tiny") -> Any:
+    """A GroundModule (remac.weights) of random weights: by default of all scales and few channels, or with one of remac.config.DECODERS, by name."""
     import torch
 
     from remac.codec import Codec
-    from remac.config import ROVER_S, DecoderConfig
+    from remac.config import DECODERS, ROVER_S, DecoderConfig
     from remac.weights import GroundModule
     torch.manual_seed(5)
-    decoder = DecoderConfig("tiny", (16, 16, 16, 16), (1, 1, 1, 1), half=16, half_blocks=1)
+    decoder = DECODERS.get(name) or DecoderConfig(name, (16, 16, 16, 16), (1, 1, 1, 1), half=16, half_blocks=1)
     codec = Codec(replace(ROVER_S, latents=latents, context=latents, decoder=decoder))
     _liven(codec.decoder)
     torch.nn.init.constant_(codec.analysis.head.output_scale, 2.0 ** 16)     # y_hat of 2^18 is 4 latent units

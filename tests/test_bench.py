@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from remac_runtime import cli
+from remac_runtime import cli, native
 from remac_runtime.bench import cost as bench_cost
 from remac_runtime.bench import energy as bench_energy
 from remac_runtime.bench import environment as bench_environment
@@ -104,12 +104,22 @@ def test_the_codec_has_every_probed_function_and_gets_it_back(small_model: Path)
         with bench_stages.attached(clock, encoder), clock.stage(bench_stages.OTHER):
             assert encoder.encode(picture) == plain
         assert all(clock.seconds[name] > 0 for name in bench_stages.STAGES if name not in (bench_stages.LOAD, bench_stages.WRITE))
-        assert "run" not in encoder.backend.__dict__
+        assert not {"run", "analyse"} & set(encoder.backend.__dict__)
     for place, name, _ in bench_stages.PROBES:
         module, _, inner = place.partition(":")
         owner: Any = importlib.import_module(module)
         function = getattr(getattr(owner, inner) if inner else owner, name)
         assert function.__name__ != "timed"
+
+
+@pytest.mark.skipif(native.library is None, reason="the C extension is not built")
+def test_an_analysis_strip_by_strip_is_no_other_time(small_model: Path) -> None:
+    """c99 analyses without a graph of that name."""
+    with Encoder(load_model(small_model), "c99") as encoder:
+        clock = bench_stages.StageClock()
+        with bench_stages.attached(clock, encoder), clock.stage(bench_stages.OTHER):
+            encoder.encode(Picture(terrain(64, 128, 1)))
+    assert clock.seconds[bench_stages.ANALYSIS] > 0
 
 
 # ---- cost and memory

@@ -68,6 +68,31 @@ def test_largest_and_smallest_tables() -> None:
         assert outcomes(band.scalar(lanes_log2), combine(tables), lanes_log2, [numbers]) == symbols.tolist()
 
 
+@pytest.mark.parametrize("first", [-2 ** 15, 1 - 2 ** 15, -1, 0, 2 ** 15 - 4, 2 ** 15 - 3, 2 ** 15 - 1])
+@pytest.mark.parametrize("count", [2, 65, 128, 129])
+def test_rare_escapes_are_found_at_every_place(first: int, count: int) -> None:
+    """One symbol outside of its table, the next ones to its ends or beyond int16, at every place of groups that are looked at together."""
+    cdf = [0, 2 ** 12, 2 ** 13, 3 * 2 ** 12, 2 ** 14]         # three symbols and the escape
+    tables = [Table(first, cdf) for _ in range(count)]
+    combined, rng = combine(tables), np.random.default_rng(first & 0xFFFF)
+    outside = [first - 1, first + 3, *(k for k in (-2 ** 15 - 1, -2 ** 15, 2 ** 15 - 1, 2 ** 15, 1 - LIMIT, LIMIT - 1) if not first <= k < first + 3)]
+    for place in (None, *range(67)):
+        numbers = rng.integers(0, count, 71).astype(np.uint16)
+        numbers[0] = count - 1
+        symbols = (first + rng.integers(0, 3, 71)).astype(np.int32)
+        if place is not None:
+            symbols[[place, min(place + 33, 70)]] = rng.choice(outside, 2)
+        expected = Band(tables, numbers, symbols).scalar(1)
+        for name in available():
+            with body(name):
+                assert rans.encode(symbols, numbers, combined, 1) == expected
+    for bad in (count, 2 ** 16 - 1):
+        numbers[40] = bad
+        for name in available():
+            with body(name), pytest.raises(ValueError, match="table does not exist"):
+                rans.encode(symbols, numbers, combined, 1)
+
+
 def test_reciprocals_divide_exactly() -> None:
     """csrc/remac.c divides by f as (x * ceil(2^46 / f)) >> 46 for every x < f << 18, in 64 bits."""
     cdfs = [Table(0, [0, f, 2 ** 14]) for f in range(1, 2 ** 14)]

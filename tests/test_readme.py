@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import example, rd, readme
+from benchmarks import example, ground, rd, readme
 from benchmarks.blocks import BLOCKS
 from benchmarks.latency import compared
 from benchmarks.metrics import RDPoint
@@ -25,6 +25,7 @@ from benchmarks.store import RESULTS, ImageResults, Results, save, write_json
 from export.report import CheckResult
 from export.rover_encoder import Point, Report
 from remac_runtime.bench.cost import STAGES, shape_of
+from remac_runtime.bench.stages import STAGES as STAGE_NAMES
 from remac_runtime.bench.stats import Summary
 from remac_runtime.network import read_network
 
@@ -44,9 +45,9 @@ MOST_PICTURE_BYTES = 300_000
 
 def rate_results(folder: Path) -> None:
     """rd_summary.json and rd.svg of invented curves, by the real report."""
-    rates = {"jpeg420": 1.0, "jpeg2000": 0.7, "remac-m": 0.5, "remac-m-noref": 0.52}
+    rates = {"jpeg420": 1.0, "jpeg2000": 0.7, "remac-m": 0.5, "remac-m-noref": 0.52, "remac-s": 0.6}
     curves = {name: tuple(RDPoint(q, 1000 * rate * 2 ** (q / 15), 20 + q / 5) for q in (8, 40, 85, 90)) for name, rate in rates.items()}
-    for own, keys in ((True, ("remac-m", "remac-m-noref")), (False, ("jpeg420", "jpeg2000"))):
+    for own, keys in ((True, ("remac-m", "remac-m-noref", "remac-s")), (False, ("jpeg420", "jpeg2000"))):
         images = {key: ImageResults(64, 64, "0" * 16, {name: curves[name] for name in keys}) for key in ("test/a", "test/b", "frames/c")}
         settings = {name: f"remac; codec hash {HASH}" if own else name for name in keys}
         save(folder / ("rd_remac.json" if own else "rd_peers.json"), Results({}, settings, images))
@@ -63,9 +64,9 @@ def encoder_result() -> dict[str, Any]:
 
 
 def speed_result() -> dict[str, Any]:
-    seconds = {"remac-m": 0.05, "openjpeg": 0.25, "webp-m4": 0.1, "analysis": 0.03, "float-onnx": 0.09}
+    seconds = {"remac-m": 0.05, "remac-s": 0.02, "openjpeg": 0.25, "webp-m4": 0.1, "analysis": 0.03, "float-onnx": 0.09}
     timings = compared({name: Summary((time,)) for name, time in seconds.items()}, 1_843_200)
-    kinds = {"remac-m": "ours", "openjpeg": "classic", "webp-m4": "classic", "analysis": "network", "float-onnx": "network"}
+    kinds = {"remac-m": "ours", "remac-s": "ours", "openjpeg": "classic", "webp-m4": "classic", "analysis": "network", "float-onnx": "network"}
     systems = {name: {"title": name, "kind": kind, "settings": "", "bytes": 1000, "psnr": 35.0, "mac_per_pixel": 1.0} for name, kind in kinds.items()}
     fresh = {"peak_bytes": 1 << 20, "loaded_bytes": 1 << 19, "cold_start_s": 0.5}
     environment = {"processor": {"model": "1", "flags": []}, "versions": {"onnxruntime": "1"}, "libraries": {"openjpeg": "1"}}
@@ -74,11 +75,22 @@ def speed_result() -> dict[str, Any]:
             "fresh_process": {"whole": fresh, "strips_of_128": fresh}, "environment": environment}
 
 
+def stages_result() -> dict[str, Any]:
+    """Every stage takes 2 ms of c99, twice that of the others and at least 1 ms; c99 has no selection of its own."""
+    def way(milliseconds: float, selection: float) -> dict[str, Any]:
+        timings = {stage: {**Summary((milliseconds / 1e3,) * 3).to_json(), "times_ours": milliseconds / 2} for stage in (*STAGE_NAMES, "whole")}
+        return timings | {"title": "1", "selection": {**timings["selection"], "p50_ms": selection}}
+    work = {stage: {"least_ms": 1.0, "bound": "compute"} for stage in STAGE_NAMES if stage not in ("load", "write", "other")}
+    return {"schema": 1, "codec_hash": HASH, "picture": [1600, 1152], "quality": 32, "rounds": 3, "threads": 1, "warnings": [],
+            "machine": {"mac_s": 5e11, "bytes_s": 5e10}, "symbols": 100_000, "stream_bytes": 1000, "work": work,
+            "ways": {"numpy": way(4.0, 4.0), "onnxruntime": way(4.0, 4.0), "c99": way(2.0, 0.0)}}
+
+
 def boards_result() -> dict[str, Any]:
     run = {"board": "rpi5", "runtime": "numpy", "threads": 1, "width": 640, "height": 480, "seconds": 0.5, "added_bytes": None, "joules": None}
     calibrations = [{"runtime": name, "family": "any", "int8_dot": "any", "rest_slots": 100.0, "basis": "assumed", "source": "", "share": 0.5}
                     for name in ("onnxruntime", "numpy", "c99")]
-    shape = shape_of(read_network(ROOT / readme.NETWORK), None)
+    shape = shape_of(read_network(ROOT / readme.network_file()), None)
     return {"codec_hash": HASH, "profiles": {"rover-m": {"layers": dict(shape.layers), "table_bytes": 1000}}, "loaded_bytes": dict.fromkeys(
                 ("onnxruntime", "numpy", "c99"), 1 << 20), "flight_bytes_per_column": 1000.0, "thread_exponent": 0.9, "calibrations": calibrations,
             "rate": {"rover-m": {"jpeg_bits_per_pixel": 2.0, "share_of_jpeg": 0.6, "pictures": 3}},
@@ -97,12 +109,33 @@ def exactness_results() -> dict[str, dict[str, Any]]:
         "enhance": {"precision": "float32", "images": {"a": {}}, "summary": {"jpeg 30": methods, "hevc 32": methods | {"hevc": method}},
                     "cost": {"marsqe-lite": cost, "marsqe": cost}, "training": {"marsqe": training, "arcnn-hevc": training},
                     "segmentation": {"test": {"miou": 0.5, "pixel_accuracy": 0.9, "accuracy": {"sand": 0.1, "soil": 0.9}}}},
+        "enhance-pictures": {"rows": [{"setting": "hevc 37", "codec_psnr": 30.0, "psnr": 31.0}]},
         "verify": {"codec_hash": HASH, "passed": True, "encoders": ["a"], "decoders": ["a", "b"], "matrix": [["pass", "unsupported"]],
                    "cases": [{"decoders_only": False}, {"decoders_only": True}]},
         "differential": {"codec_hash": HASH, "cases": 10, "compared": 30, "engines": ["numpy", "c99"], "differences": 0,
                          "bands": fuzzed, "streams": fuzzed},
         "flight": {"codec_hash": HASH, "builds": [build], "memory": {"width": 160, "height": 120, "strip_rows": 16, "work_bytes": 1, "keep_bytes": 2},
                    "prediction": {"assumption": "A guess.", "boards": [{"name": "X", "clock_mhz": 100, "seconds": 1.0, "cpu_joules": 5}]}}}
+
+
+def ground_results() -> dict[str, dict[str, Any]]:
+    labels, qualities = ("moderate@1", "deep@2"), [str(quality) for quality in ground.QUALITIES]
+    images = {f"{name}/{n}": {"pixels": "", "shape": [64, 64], "bytes": {q: 1000 * 2 ** i for i, q in enumerate(qualities)},
+                              "psnr": {label: {q: {"named": 30 + 3 * i + lift, "none": 30 + 3 * i, "wrong": 30 + 3 * i, "narrow": 29 + 3 * i, "int8": 29.5 + 3 * i}
+                                               for i, q in enumerate(qualities)} for lift, label in zip((0, 1.5), labels, strict=True)}}
+              for name in ("test", "frames") for n in range(2)}
+    run = {"median_s": 2.0, "peak_bytes": 3 << 20, "added_bytes": 2 << 20, "samples": [{}]}
+    field = {"kmac_per_pixel": 50.0, "parameters": 6.0, "own_parameters": 6.0, "theoretical": 560, "theoretical_narrow": 272,
+             "measured": {"quality": 36, "pictures": ["test/0"], "points": 6, "patches": 12}, "share_within": {"16": 0.9, "48": 0.99, "80": 1.0},
+             "loss_from_window": {"32": 0.5, "64": 0.0}}
+    subjects = {"latents rover-m": ("c99",), **{f"decoder {label}": ("onnxruntime", "torch") for label in labels}}
+    engine = {"network": "deep@2", "target": "sm86", "precision": "fp16", "builder": "tensorrt_rtx 1.7", "bytes": 1000, "layers": 10,
+              "convolutions": {"HALF": 5}, "kept_in_fp32": ["/Cast"], "largest_difference": 1.0}
+    return {"ground": {"codec_hash": HASH, "threads": 1, "environment": {"processor": {"model": "X"}, "versions": {"torch": "2"}, "load": 3.0},
+                       "decoders": dict.fromkeys(labels, ""), "fields": dict.fromkeys(labels, field), "images": images,
+                       "costs": {key: {"engines": dict.fromkeys(names, run)} for key, names in subjects.items()},
+                       "summary": ground.summarise(images, list(labels))},
+            "engines": {"codec_hash": HASH, "engines": [engine]}}
 
 
 def other_results() -> dict[str, dict[str, Any]]:
@@ -114,9 +147,11 @@ def other_results() -> dict[str, dict[str, Any]]:
         "example": {"codec_hash": HASH, "steps": [{"command": "remac view a.rmc", "output": "a.rmc -> a.html", "exit_code": 0}],
                     "comparison": {"size": [100, 80], "crop": [0, 0, 10, 10], "heat_top_bpp": 1.5, "remac": coded, "jpeg": coded}},
         "boards": boards_result(),
+        "stages": stages_result(),
         "float-gap": {"codec_hash": HASH, "sets": {"test": {"integer_estimate": 0.0123, "real_bytes": None}}},
-        **exactness_results(),
-        "training": {"profile": "rover-m", "stages": [stage], "data": "pictures"}}
+        **exactness_results(), **ground_results(),
+        "training": {"profile": "rover-m", "stages": [stage], "data": "pictures"},
+        "training-s": {"profile": "rover-s", "stages": [stage], "data": "pictures"}}
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +162,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for document in readme.DOCUMENTS:
         (root / document).parent.mkdir(parents=True, exist_ok=True)
         (root / document).write_text("".join(f"<!-- figures: {name} -->\n<!-- end -->\n" for name in BLOCKS))
-    (root / readme.NETWORK).write_bytes(NETWORK)
+    for profile in ("rover-m", "rover-s"):
+        (root / readme.network_file(profile)).write_bytes(NETWORK)
     rate_results(results)
-    for name, content in {"encoder": encoder_result(), "speed": speed_result(), **other_results()}.items():
+    for name, content in {"encoder": encoder_result(), "encoder-s": encoder_result(), "speed": speed_result(), **other_results()}.items():
         write_json(results / SOURCES[name].file, content)
     return root
 
@@ -154,7 +190,13 @@ def test_every_block_is_written_from_the_results(checkout: Path) -> None:
     assert "Not measured" not in text
     for figure in ("**-50.0 %**", "| JPEG 2000 | -30.0 % | 70 % |", "**2.300** | 100 %", "5.0 times as fast as OpenJPEG", "a\\|b", "1 of 2 checks",
                    "4 decoded, losses reported", "a.rmc -> a.html", "1.00 hours in all", "| -50.0 % | -50.0 % | 2.300 |",
-                   "| -48.0 % | -48.0 % | 2.200 |", "0 of 3 pictures cost more", "| +1.2 % | - |"):
+                   "| -48.0 % | -48.0 % | 2.200 |", "0 of 3 pictures cost more", "| +1.2 % | - |",
+                   "| deep@2 | 50.0 | 6.00 | -29.3 % | +1.50 | -29.3 % | +1.50 | 2.00 s | 3 MiB |", "+1.50 (+1.50 to +1.50)",
+                   "| deep@2 | 18 | 37.50 | -1.500 | -1.500 | -2.500 | -2.000 |", "| moderate@1 | 560 | 272 | 48 | 48 | 80 | 0.50 dB |",
+                   "| latents to pixels, deep@2 | PyTorch | 2.00 s |", "load average 3.00",
+                   "| quantise | 4.00 (0 %) | 4.00 (0 %) | 2.00 (0 %) | 2.00 | 2.00 | 1.00 | compute | 50 % |",
+                   "| selection | 4.00 (0 %) | 4.00 (0 %) | 0.00 (0 %) | - | - | 1.00 | compute | - |", "50 million symbols a second",
+                   "| deep@2, fp16 | sm86 | 1,000 | 10 | 5 half | `/Cast` | 1 |"):
         assert figure in text, figure
 
 
@@ -296,7 +338,7 @@ def place() -> Iterator[Path]:
     """A folder to run the README's commands in, with the shipped model."""
     if not (BUILT / "network.rmn").exists() or not list((BUILT / "ground").glob("*@*.onnx")):
         pytest.skip("build/rover-m is not built: run `make encoder`")
-    if not (ROOT / readme.NETWORK).exists() or (BUILT / "network.rmn").read_bytes() != (ROOT / readme.NETWORK).read_bytes():
+    if not (ROOT / readme.network_file()).exists() or (BUILT / "network.rmn").read_bytes() != (ROOT / readme.network_file()).read_bytes():
         pytest.skip("build/rover-m is of other weights than weights/rover-m: run `make encoder`")
     with example.workplace(BUILT) as folder:
         yield folder

@@ -59,8 +59,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of this checkout as if all were of its present weights, which may be newer than some of them."""
     pytest.importorskip("markdown_it", reason="needs the bench extra")
     root, shipped = tmp_path_factory.mktemp("checkout"), readme.shipped_hash(ROOT)
-    (root / readme.NETWORK).parent.mkdir(parents=True)
-    shutil.copy(ROOT / readme.NETWORK, root / readme.NETWORK)
+    (root / readme.network_file()).parent.mkdir(parents=True)
+    shutil.copy(ROOT / readme.network_file(), root / readme.network_file())
     for name in [source.file for source in SOURCES.values()]:
         path = root / readme.RESULTS / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_ground import small_module
 
-from export import ground_decoder, to_half, to_tensorrt
+from benchmarks.engines import facts as engine_facts
+from export import ground_decoder, to_half, to_int8, to_tensorrt
 from export.to_onnx_float import run_onnx
 from remac_runtime import ground_tensorrt
 from remac_runtime.errors import BadNetwork, RemacError
@@ -93,6 +94,45 @@ def work_of(path: Path) -> to_tensorrt.Work:
     return to_tensorrt.Work(path, {"y_hat": [(2, 2, 16), (8, 8, 16), (16, 16, 16)]}, feeds)
 
 
+# ---- int8
+
+def test_convolutions_in_int8(exported: Path) -> None:
+    """Weights become bytes; on the inputs that its ranges were measured on the picture hardly changes, and coarser steps would show."""
+    inputs = [dict(zip(INPUTS, ground_decoder.example_inputs(16, 8, 8, seed), strict=True)) for seed in range(2)]
+    work = replace(work_of(exported), calibration=inputs, float_weights=ground_decoder.FLOAT_WEIGHTS)
+    model, _, difference = to_tensorrt.prepared(work, "int8")
+    types = to_half.tensor_types(model)
+    convolutions = {node.input[1]: types[node.output[0]] for node in model.graph.node if node.op_type == "Conv"}
+    quantised = {name for name in convolutions if name.endswith(".restored")}
+    assert quantised and all(types[name.replace(".restored", ".int8")] == TensorProto.INT8 for name in quantised)
+    assert not any(name.startswith(ground_decoder.FLOAT_WEIGHTS) for name in quantised) and len(convolutions) > len(quantised)
+    assert {convolutions[name] for name in quantised} == {TensorProto.FLOAT} and 0 < difference < 10
+    with pytest.raises(RemacError, match="no int8 of this network"):
+        to_tensorrt.prepared(work_of(exported), "int8")
+
+
+def test_coarser_steps_of_int8_show(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = [dict(zip(INPUTS, ground_decoder.example_inputs(16, 8, 8, seed), strict=True)) for seed in range(2)]
+    work = replace(work_of(exported), calibration=inputs, float_weights=ground_decoder.FLOAT_WEIGHTS)
+    fine = to_tensorrt.prepared(work, "int8")[2]
+    monkeypatch.setattr(to_int8, "LARGEST", 7)
+    assert to_tensorrt.prepared(work, "int8")[2] > fine
+
+
+def test_int8_is_calibrated_on_the_samples() -> None:
+    found = ground_decoder.calibration_inputs(ROOT / "weights" / "rover-m")
+    assert {float(feed["quality"][0]) for feed in found} == set(ground_decoder.CALIBRATED_QUALITIES) and len(found) > 8
+    assert {feed["y_hat"].shape[:2] for feed in found} == {(ground_decoder.CALIBRATED_WINDOW,) * 2}
+
+
+def test_int8_engines_are_built_without_a_gpu(exported: Path) -> None:
+    builder()
+    inputs = [dict(zip(INPUTS, ground_decoder.example_inputs(16, 8, 8), strict=True))]
+    engine = to_tensorrt.build(replace(work_of(exported), calibration=inputs, float_weights=ground_decoder.FLOAT_WEIGHTS), "sm89", "int8")
+    described = engine_facts(engine.with_name(engine.name + ".json"))
+    assert described["precision"] == "int8" and described["convolutions"]["INT8"] > described["convolutions"]["HALF"] > 0
+
+
 # ---- building
 
 @pytest.fixture(scope="module")
@@ -121,6 +161,17 @@ def test_engines_are_built_without_a_gpu(exported: Path, target: str, capsys: py
     layers = json.loads(engine.with_name(engine.name + ".json").read_text())["layers"]
     assert sum(kind == "CONVOLUTION" for _, kind, _ in layers) > 10
     assert not list(engine.parent.glob("*.tmp"))
+
+
+def test_the_deep_decoder_builds_without_a_gpu(tmp_path: Path) -> None:
+    """Its real graph; only the weights are random, so that rounding costs more than it does after training."""
+    builder()
+    path = ground_decoder.export_module(small_module(name="deep"), tmp_path, "0123456789abcdef")[0].path
+    for target in ("sm86", "sm89"):
+        engine = to_tensorrt.build(work_of(path), target, "fp16")
+        described = engine_facts(engine.with_name(engine.name + ".json"))
+        assert (described["network"], described["target"], described["bytes"]) == (path.stem, target, engine.stat().st_size)
+        assert described["convolutions"]["HALF"] > 50 and 0 < len(described["kept_in_fp32"]) < 8 and described["largest_difference"] < 255
 
 
 def test_a_graph_that_does_not_build_is_one_line(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_vectors_cover_what_they_are_for(small_set: VectorSet, folder: str) -> N
     assert {e["quality"] for e in entries} >= {0, 13, 32, 50, 63} and {e["band_rows"] for e in entries} >= {64, 128, 256}
     assert {e["references"] for e in entries} == {True, False} and {e["odd"] for e in entries} == {None, *ODDITIES}
     assert max(e["bands"] for e in entries) >= 3 and {n for e in entries for n in e["lanes_log2"]} >= {0, 8}
-    if folder != SMALL:                                        # the small network has too few latents for these
+    if folder.startswith("rover-m"):                           # networks of fewer latents have too few symbols in these pictures
         assert max(e["fragments"] for e in entries) >= 2 and {n for e in entries for n in e["lanes_log2"] if e["odd"] is None} & {1, 2, 3, 4, 5, 6}
 
 

@@ -26,7 +26,9 @@ def build(trt: Any, request: dict[str, Any]) -> bytes:
     if not parser.parse((HERE / request["onnx"]).read_bytes()):
         sys.exit("the parser refused {}:\n{}".format(request["onnx"], "\n".join(str(parser.get_error(i)) for i in range(parser.num_errors))))
     config = builder.create_builder_config()
-    if strong is None and request["precision"] == "fp16":
+    if strong is None and request["precision"] == "int8":
+        config.set_flag(trt.BuilderFlag.INT8)
+    if strong is None and request["precision"] in ("fp16", "int8"):
         config.set_flag(trt.BuilderFlag.FP16)
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     profile = builder.create_optimization_profile()

@@ -24,6 +24,7 @@ from remac_runtime.packing import INPUT_QUAD, packed_weight
 KERNEL_VARIABLE = "REMAC_KERNEL"
 KERNELS = ("best", "portable", "sse41", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod")      # REMAC_PATH_... of csrc/kernels.h, by number
 FAST_KERNELS = ("avx512vnni",)      # measured faster than ONNX Runtime with the same instructions
+RUN_POSITIONS = 128                 # REMAC_RUN_POSITIONS of csrc/layers.h
 ANALYSIS_LAYERS = ("stem", "body", "reduce", "deep", "head", "hyper_in", "hyper_out")       # in the order of csrc/analysis.h
 
 
@@ -165,9 +166,12 @@ class NativeOps(topology.Ops[View]):
 
 
 def _scratch_bytes(inputs: Sequence[View], kernel: int) -> int:
-    """At least remac_layer_scratch of csrc/layers.h: three input rows with margins, or a row of every neighbour."""
-    widths = [(view.size()[2] + 2) * view.data.shape[3] for view in inputs]
-    return 3 * widths[0] if kernel == 3 else sum(width for view, width in zip(inputs, widths, strict=True) if view.rows or view.columns)
+    """At least remac_layer_scratch of csrc/layers.h: three input rows with margins, or rows of every neighbour."""
+    columns = inputs[0].size()[2]
+    channels: list[int] = [view.data.shape[3] for view in inputs]
+    if kernel == 3:
+        return 3 * (columns + 2) * channels[0]
+    return max(RUN_POSITIONS, columns) * sum(count for view, count in zip(inputs, channels, strict=True) if view.rows or view.columns)
 
 
 def _analysis_bytes(channels: Mapping[str, int], width: int) -> int:

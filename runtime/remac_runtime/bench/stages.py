@@ -64,7 +64,7 @@ class StageClock:
 def attached(clock: StageClock, encoder: Encoder) -> Iterator[None]:
     """Within it the clock sees the stages of `encoder`. Raises AttributeError where the codec has lost a function of PROBES."""
     wrapped: list[tuple[Any, str, Any]] = []
-    run = encoder.backend.run
+    run, analyse = encoder.backend.run, encoder.backend.analyse
 
     def timed_run(graph: str, *inputs: Any) -> Any:
         with clock.stage(ANALYSIS if graph == "analysis" else PARAMETERS):
@@ -79,8 +79,10 @@ def attached(clock: StageClock, encoder: Encoder) -> Iterator[None]:
             wrapped.append((owner, name, original))
             setattr(owner, name, clock.wrapped(original, stage))
         encoder.backend.run = timed_run     # type: ignore[method-assign]
+        encoder.backend.analyse = clock.wrapped(analyse, ANALYSIS)     # type: ignore[method-assign]
         yield
     finally:
         encoder.backend.__dict__.pop("run", None)
+        encoder.backend.__dict__.pop("analyse", None)
         for owner, name, original in wrapped:
             setattr(owner, name, original)

@@ -114,6 +114,7 @@ static inline int processor_has_avxvnni(void)
 #define SIMD_TARGET TARGET("sse4.1")
 #define SIMD_BLOCKS 1
 #define SIMD_POSITIONS 2
+#define SIMD_REST 1
 #define SIMD_ACC __m128i
 #define SIMD_ACCS 4
 #define SIMD_ZERO() _mm_setzero_si128()
@@ -171,6 +172,7 @@ TARGET("avx2") ALWAYS_INLINE void finish_i32_256(const requantiser *steps, const
 #define SIMD_TARGET TARGET("avx2")
 #define SIMD_BLOCKS 1
 #define SIMD_POSITIONS 4
+#define SIMD_REST 2
 #define SIMD_ACC __m256i
 #define SIMD_ACCS 2
 #define SIMD_ZERO() _mm256_setzero_si256()
@@ -191,6 +193,7 @@ TARGET("avx2") ALWAYS_INLINE void finish_i32_256(const requantiser *steps, const
 #define SIMD_TARGET TARGET("avx2,avxvnni")
 #define SIMD_BLOCKS 1
 #define SIMD_POSITIONS 6
+#define SIMD_REST 2
 #define SIMD_ACC __m256i
 #define SIMD_ACCS 2
 #define SIMD_ZERO() _mm256_setzero_si256()
@@ -233,6 +236,7 @@ TARGET(SETS_512) ALWAYS_INLINE void finish_i32_512(const requantiser *steps, con
 #define SIMD_TARGET TARGET(SETS_512)
 #define SIMD_BLOCKS 2
 #define SIMD_POSITIONS 8
+#define SIMD_REST 4
 #define SIMD_ACC __m512i
 #define SIMD_ACCS 1
 #define SIMD_ZERO() _mm512_setzero_si512()
@@ -268,6 +272,7 @@ TARGET(SETS_512) ALWAYS_INLINE void finish_i32_512(const requantiser *steps, con
 #define SIMD_TARGET
 #define SIMD_BLOCKS 1
 #define SIMD_POSITIONS 2
+#define SIMD_REST 1
 #define SIMD_ACC int32x4_t
 #define SIMD_ACCS 8 /* 2 outputs each, as two partial sums */
 #define SIMD_ZERO() vdupq_n_s32(0)
@@ -292,6 +297,7 @@ TARGET(SETS_512) ALWAYS_INLINE void finish_i32_512(const requantiser *steps, con
 #define SIMD_TARGET TARGET_DOTPROD
 #define SIMD_BLOCKS 1
 #define SIMD_POSITIONS 6
+#define SIMD_REST 2
 #define SIMD_ACC int32x4_t
 #define SIMD_ACCS 4
 #define SIMD_ZERO() vdupq_n_s32(0)

@@ -55,78 +55,90 @@ SIMD_TARGET ALWAYS_INLINE void SIMD_NAME(sums)(const remac_tap *taps, size_t tap
     }
 }
 
-/* The tiles: SIMD_POSITIONS places or, at the end of a row, SIMD_REST; of an odd number of blocks the last one comes alone. */
-SIMD_TARGET static NOT_INLINE void SIMD_NAME(tile)(const remac_tap *taps, size_t tap_count, const int8_t *w, size_t next_block, size_t at,
-                                                   size_t count, int32_t *out)
-{
-    SIMD_NAME(sums)(taps, tap_count, w, next_block, at, count, out, SIMD_POSITIONS, SIMD_BLOCKS);
-}
-
-SIMD_TARGET static NOT_INLINE void SIMD_NAME(tile_rest)(const remac_tap *taps, size_t tap_count, const int8_t *w, size_t next_block, size_t at,
-                                                        size_t count, int32_t *out)
-{
-    SIMD_NAME(sums)(taps, tap_count, w, next_block, at, count, out, SIMD_REST, SIMD_BLOCKS);
-}
-
+/* The sizes of tiles: SIMD_POSITIONS places or, where SIMD_REST of them do, as many; SIMD_BLOCKS blocks or a single one. */
+#define SUMS(name, positions, blocks)                                                                                                                \
+    SIMD_TARGET static NOT_INLINE void SIMD_NAME(name)(const remac_tap *taps, size_t tap_count, const int8_t *w, size_t next_block, size_t at,       \
+                                                       size_t count, int32_t *out)                                                                   \
+    {                                                                                                                                                \
+        SIMD_NAME(sums)(taps, tap_count, w, next_block, at, count, out, positions, blocks);                                                          \
+    }
+SUMS(tile, SIMD_POSITIONS, SIMD_BLOCKS)
+SUMS(tile_rest, SIMD_REST, SIMD_BLOCKS)
 #if SIMD_BLOCKS > 1
-SIMD_TARGET static NOT_INLINE void SIMD_NAME(tile_single)(const remac_tap *taps, size_t tap_count, const int8_t *w, size_t at, size_t count,
-                                                          int32_t *out)
-{
-    SIMD_NAME(sums)(taps, tap_count, w, 0, at, count, out, SIMD_POSITIONS, 1);
-}
+SUMS(tile_single, SIMD_POSITIONS, 1)
 #endif
+#undef SUMS
 
-/* A block of `count` positions from `at` on; its accumulators lie SIMD_BLOCKS blocks apart. The last block of a layer may end beyond its outputs. */
-SIMD_TARGET static NOT_INLINE void SIMD_NAME(finish_u8)(const requantiser *restrict steps, const int32_t *restrict acc, size_t count, size_t outputs,
-                                                        size_t next, uint8_t *restrict out)
+/* A block of `count` positions, whose accumulators lie `blocks` blocks apart. The last block of a layer may end beyond its outputs. */
+SIMD_TARGET static NOT_INLINE void SIMD_NAME(finish_u8)(const requantiser *restrict steps, const int32_t *restrict acc, size_t blocks, size_t count,
+                                                        size_t outputs, size_t next, uint8_t *restrict out)
 {
     uint8_t part[BLOCK];
-    for (size_t p = 0; p < count; p++, acc += SIMD_BLOCKS * BLOCK, out += next) {
+    for (size_t p = 0; p < count; p++, acc += blocks * BLOCK, out += next) {
         SIMD_FINISH_U8(steps, acc, outputs < BLOCK ? part : out);
         if (outputs < BLOCK)
             memcpy(out, part, outputs);
     }
 }
 
-SIMD_TARGET static NOT_INLINE void SIMD_NAME(finish_i32)(const requantiser *restrict steps, const int32_t *restrict acc, size_t count, size_t outputs,
-                                                         size_t next, int32_t *restrict out)
+SIMD_TARGET static NOT_INLINE void SIMD_NAME(finish_i32)(const requantiser *restrict steps, const int32_t *restrict acc, size_t blocks, size_t count,
+                                                         size_t outputs, size_t next, int32_t *restrict out)
 {
     int32_t part[BLOCK];
-    for (size_t p = 0; p < count; p++, acc += SIMD_BLOCKS * BLOCK, out += next) {
+    for (size_t p = 0; p < count; p++, acc += blocks * BLOCK, out += next) {
         SIMD_FINISH_I32(steps, acc, outputs < BLOCK ? part : out);
         if (outputs < BLOCK)
             memcpy(out, part, outputs * sizeof *part);
     }
 }
 
-/* Of an odd number of blocks two at a time, the last one comes twice. */
-SIMD_TARGET static void SIMD_NAME(row)(const remac_dense *layer, const remac_tap *taps, size_t tap_count, size_t positions, target to)
+/* `blocks` blocks from `first` on: SIMD_BLOCKS, or one. */
+SIMD_TARGET static void SIMD_NAME(blocks)(const remac_dense *layer, const remac_tap *taps, size_t tap_count, size_t positions, target to,
+                                          size_t first, size_t blocks)
 {
-    const size_t blocks = ((size_t)layer->out + BLOCK - 1) / BLOCK, bytes = (size_t)BLOCK * layer->inputs;
-    for (size_t first = 0; first < blocks; first += SIMD_BLOCKS) {
-        const size_t last = first + SIMD_BLOCKS - 1 < blocks ? first + SIMD_BLOCKS - 1 : first;
-        requantiser steps[SIMD_BLOCKS];
-        for (size_t block = first; block <= last; block++)
-            prepare(&steps[block - first], layer, block, SIMD_ZERO_POINT);
-        for (size_t at = 0; at < positions; at += SIMD_POSITIONS) {
-            const size_t count = positions - at < SIMD_POSITIONS ? positions - at : SIMD_POSITIONS;
-            int32_t acc[SIMD_POSITIONS * SIMD_BLOCKS * BLOCK];
-            SIMD_NAME(tile)(taps, tap_count, layer->weight + first * bytes, (last - first) * bytes, at, count, acc);
-            for (size_t block = first; block <= last; block++) {
-                const size_t o = block * BLOCK, outputs = layer->out - o < BLOCK ? layer->out - o : BLOCK, place = at * layer->out + o;
-                if (to.u8 != NULL)
-                    SIMD_NAME(finish_u8)(&steps[block - first], acc + (block - first) * BLOCK, count, outputs, layer->out, to.u8 + place);
-                else
-                    SIMD_NAME(finish_i32)(&steps[block - first], acc + (block - first) * BLOCK, count, outputs, layer->out, to.i32 + place);
-            }
+    const size_t bytes = (size_t)BLOCK * layer->inputs;
+    const int8_t *const w = layer->weight + first * bytes;
+    requantiser steps[SIMD_BLOCKS];
+    size_t count = 0;
+    for (size_t b = 0; b < blocks; b++)
+        prepare(&steps[b], layer, first + b, SIMD_ZERO_POINT);
+    for (size_t at = 0; at < positions; at += count) {
+        int32_t acc[SIMD_POSITIONS * SIMD_BLOCKS * BLOCK];
+        const size_t left = positions - at;
+        count = left < SIMD_POSITIONS ? left : SIMD_POSITIONS;
+#if SIMD_BLOCKS > 1
+        if (blocks == 1)
+            SIMD_NAME(tile_single)(taps, tap_count, w, 0, at, count, acc);
+        else
+#endif
+        if (left > SIMD_POSITIONS - SIMD_REST)
+            SIMD_NAME(tile)(taps, tap_count, w, bytes, at, count, acc);
+        else {
+            count = left < SIMD_REST ? left : SIMD_REST;
+            SIMD_NAME(tile_rest)(taps, tap_count, w, bytes, at, count, acc);
+        }
+        for (size_t b = 0; b < blocks; b++) {
+            const size_t o = (first + b) * BLOCK, outputs = layer->out - o < BLOCK ? layer->out - o : BLOCK, place = at * layer->out + o;
+            if (to.u8 != NULL)
+                SIMD_NAME(finish_u8)(&steps[b], acc + b * BLOCK, blocks, count, outputs, layer->out, to.u8 + place);
+            else
+                SIMD_NAME(finish_i32)(&steps[b], acc + b * BLOCK, blocks, count, outputs, layer->out, to.i32 + place);
         }
     }
+}
+
+SIMD_TARGET static void SIMD_NAME(row)(const remac_dense *layer, const remac_tap *taps, size_t tap_count, size_t positions, target to)
+{
+    const size_t blocks = ((size_t)layer->out + BLOCK - 1) / BLOCK;
+    for (size_t first = 0; first < blocks; first += SIMD_BLOCKS)
+        SIMD_NAME(blocks)(layer, taps, tap_count, positions, to, first, blocks - first < SIMD_BLOCKS ? 1 : SIMD_BLOCKS);
 }
 
 #undef SIMD_NAME
 #undef SIMD_TARGET
 #undef SIMD_BLOCKS
 #undef SIMD_POSITIONS
+#undef SIMD_REST
 #undef SIMD_ACC
 #undef SIMD_ACCS
 #undef SIMD_ZERO

@@ -4,13 +4,14 @@
 
 #include <string.h>
 
-static void run_row(const remac_layer *layer, const remac_tap *taps, size_t count, size_t row)
+/* `rows` rows from `row` on, whose positions follow each other in every tap. */
+static void run_rows(const remac_layer *layer, const remac_tap *taps, size_t count, size_t row, size_t rows)
 {
     const size_t at = row * layer->columns * layer->dense.out;
     if (layer->head)
-        remac_row_i32(&layer->dense, taps, count, layer->columns, (int32_t *)layer->out + at);
+        remac_row_i32(&layer->dense, taps, count, rows * layer->columns, (int32_t *)layer->out + at);
     else
-        remac_row_u8(&layer->dense, taps, count, layer->columns, (uint8_t *)layer->out + at);
+        remac_row_u8(&layer->dense, taps, count, rows * layer->columns, (uint8_t *)layer->out + at);
 }
 
 /* A row of `source` moved by dy, dx into slot[columns][channels]. */
@@ -35,25 +36,37 @@ static void move_row(const remac_layer *layer, const remac_source *source, size_
     }
 }
 
+/* How many rows of a pointwise layer run as one: short rows would leave much of their last tiles empty. */
+static size_t rows_at_once(const remac_layer *layer)
+{
+    for (size_t s = 0; s < layer->sources; s++) {
+        if (layer->source[s].block != 1)
+            return 1;
+    }
+    return layer->columns < REMAC_RUN_POSITIONS ? REMAC_RUN_POSITIONS / layer->columns : 1;
+}
+
 static void run_points(const remac_layer *layer, size_t first, size_t last, uint8_t *scratch)
 {
-    for (size_t row = first; row < last; row++) {
+    const size_t most = rows_at_once(layer);
+    for (size_t row = first, rows; row < last; row += rows) {
         remac_tap taps[REMAC_TAPS_MAX];
         size_t count = 0;
         uint8_t *slot = scratch;
+        rows = last - row < most ? last - row : most;
         for (size_t s = 0; s < layer->sources; s++) {
             const remac_source *source = &layer->source[s];
             const size_t step = source->block * source->channels, width = layer->columns * step;
             if (source->dy != 0 || source->dx != 0) {
-                move_row(layer, source, row / layer->rows, row % layer->rows, slot);
                 taps[count++] = (remac_tap){slot, step, step};
-                slot += width;
+                for (size_t r = row; r < row + rows; r++, slot += width)
+                    move_row(layer, source, r / layer->rows, r % layer->rows, slot);
                 continue;
             }
             for (size_t dy = 0; dy < source->block; dy++)
                 taps[count++] = (remac_tap){source->data + (row * source->block + dy) * width, step, step};
         }
-        run_row(layer, taps, count, row);
+        run_rows(layer, taps, count, row, rows);
     }
 }
 
@@ -82,7 +95,7 @@ static void run_windows(const remac_layer *layer, size_t first, size_t last, uin
             load_row(layer, item, loaded, scratch + loaded % 3 * slot);
         for (size_t dy = 0; dy < 3; dy++)
             taps[dy] = (remac_tap){scratch + (top + dy) % 3 * slot, layer->stride * channels, 3 * channels};
-        run_row(layer, taps, 3, row);
+        run_rows(layer, taps, 3, row, 1);
     }
 }
 
@@ -93,7 +106,7 @@ size_t remac_layer_scratch(const remac_layer *layer)
         return 3 * (layer->columns * layer->stride + 2) * layer->source[0].channels;
     for (size_t s = 0; s < layer->sources; s++) {
         if (layer->source[s].dy != 0 || layer->source[s].dx != 0)
-            bytes += layer->columns * layer->source[s].channels;
+            bytes += rows_at_once(layer) * layer->columns * layer->source[s].channels;
     }
     return bytes;
 }

@@ -18,6 +18,7 @@ typedef struct {
 } remac_source;
 
 #define REMAC_OUTSIDE 128
+#define REMAC_RUN_POSITIONS 128 /* short rows of a pointwise layer run together, up to so many positions */
 
 /* kernel 1 with stride 1 and any sources; kernel 3 (zeros beyond the tensor) with stride 1 or 2 and one source with block 1, dy = dx = 0. */
 typedef struct {
