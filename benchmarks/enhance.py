@@ -27,7 +27,6 @@ from remac.coded import HEVC, JPEG, REMAC, SETTINGS, flat_tables
 from remac.marsqe import INDEX_FILE
 from remac.matching import jpeg
 from remac.segmenter import CLASS_NAMES
-from remac.tensors import SUFFIX
 from remac.train_segmenter import evaluate
 from remac_runtime.enhance.matching import cut_dictionary, join_dictionary
 
@@ -145,7 +144,8 @@ def open_models(weights: Path, runs: Path, half: bool) -> tuple[Mars, dict[str, 
         if setting.kind != JPEG:
             mars.dictionary.add(flat_tables(setting.kind, setting.number), cut_dictionary(coded(setting.kind, setting.number, mosaic)).patches)
     found = [runs_of(kind, name) for kind in BASELINE_RUNS for name in BASELINES if (runs / runs_of(kind, name) / "checkpoint.pt").exists()]
-    identities = {"marsqe": identity(weights / f"jpeg{SUFFIX}"), **{name: identity(runs / name / "checkpoint.pt") for name in found}}
+    index = json.loads((weights / INDEX_FILE).read_text())["models"][JPEG]
+    identities = {"marsqe": identity(weights / index["file"]), **{name: identity(runs / name / "checkpoint.pt") for name in found}}
     return mars, {name: baseline(runs / name, half) for name in found}, identities
 
 

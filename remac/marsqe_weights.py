@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from remac.coded import JPEG, SETTINGS
+from remac.coded import JPEG, REMAC, SETTINGS
 from remac.marsqe import INDEX_FILE
 from remac.matching import DICTIONARY_FILE
 from remac.segmenter import SEGMENTER_FILE
@@ -23,6 +23,7 @@ from remac.train_codec import write_atomically
 from remac.weights import packed_model
 
 RECORD_FILE = "dictionary.json"
+WEIGHTS_FILE, VERSION = f"marsqe{SUFFIX}", 2
 
 
 def stage(run: Path) -> dict[str, Any]:
@@ -35,26 +36,27 @@ def stage(run: Path) -> dict[str, Any]:
             "patches": state["step"] * config["train"]["batch"], "seconds": round(state["seconds"])}
 
 
-def write_model(runs: list[Path], folder: Path, kind: str) -> dict[str, Any]:
-    """`kind`'s weights file from the last run's checkpoint; returns its entry of the index. Raises what `stage` raises."""
+def write_model(runs: list[Path], folder: Path, kinds: list[str]) -> dict[str, dict[str, Any]]:
+    """The weights file from the last run's checkpoint; returns the entries of the index by kind. Raises what `stage` raises."""
     stages = [stage(run) for run in runs]
     state = torch.load(runs[-1] / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
-    file = f"{kind}{SUFFIX}"
-    save_tensors(folder / file, packed_model(state["average"]), {"version": "1", "name": "marsqe", "settings": kind})
-    return {"file": file, "name": "marsqe", "version": 1, "trained": [min(SETTINGS[JPEG]), max(SETTINGS[JPEG])], "stages": stages}
+    save_tensors(folder / WEIGHTS_FILE, packed_model(state["average"]), {"version": str(VERSION), "name": "marsqe"})
+    entry = {"file": WEIGHTS_FILE, "name": "marsqe", "version": VERSION, "stages": stages}
+    return {kind: {**entry, "trained": [min(SETTINGS[kind]), max(SETTINGS[kind])]} for kind in kinds}
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m remac.marsqe_weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs of remac.train_marsqe, each started from the one before")
     parser.add_argument("--segmenter", type=Path, help="folder of a run of remac.train_segmenter (else its weights stay as they are)")
-    parser.add_argument("--kind", default="jpeg", help="kind of compression it was trained for (jpeg)")
+    parser.add_argument("--kinds", nargs="+", choices=sorted(SETTINGS), default=[JPEG, REMAC],
+                        help="kinds of compression that it was trained for and that `remac` uses it for (jpeg remac)")
     parser.add_argument("--out", type=Path, default=Path("weights/marsqe"))
     options = parser.parse_args(arguments)
     index_file = options.out / INDEX_FILE
     try:
-        index: dict[str, Any] = json.loads(index_file.read_text()) if index_file.exists() else {"schema": 1, "version": 1, "models": {}}
-        index["models"][options.kind] = write_model(options.runs, options.out, options.kind)
+        index: dict[str, Any] = json.loads(index_file.read_text()) if index_file.exists() else {"schema": 1, "version": 1}
+        index["models"] = write_model(options.runs, options.out, options.kinds)
         index["dictionary"] = {"file": DICTIONARY_FILE, **json.loads((options.out / RECORD_FILE).read_text())}
         if options.segmenter:
             shutil.copyfile(options.segmenter / SEGMENTER_FILE, options.out / SEGMENTER_FILE)

@@ -326,6 +326,11 @@ def test_decoded_streams_are_enhanced(place: Path, tmp_path: Path, capsys: pytes
         assert plain.samples.dtype == mended.samples.dtype and plain.size == mended.size and not np.array_equal(plain.samples, mended.samples)
     notes = png_text(tmp_path / "a+.png")
     assert notes is not None and (notes["remac-decoder"], notes["remac-enhancer"]) == ("moderate@1", "remac/marsqe@1")
+    assert capsys.readouterr().err == ""
+    with Encoder(load_model(place), "numpy") as encoder:
+        (tmp_path / "fine.rmc").write_bytes(encoder.encode(Picture(terrain(64, 64, 1)), EncodeOptions(60)))
+    assert remac("decode", str(tmp_path / "fine.rmc"), "-o", str(tmp_path / "fine.png"), "--enhance", *common) == 0
+    assert "fine.rmc: coded at quality 60, marsqe@1 was trained for 20 to 50: expect less" in capsys.readouterr().err
 
 
 def test_an_archive_of_streams_and_jpegs(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

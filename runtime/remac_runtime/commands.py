@@ -189,6 +189,8 @@ def _decode_one(job: Job, decoder: Decoder, enhancer: Enhancer | None, options: 
     if enhancer is not None:
         enhanced = enhancer.enhance_decoded(decoded)
         picture, notes = enhanced.picture, {**notes, **enhanced.notes}
+        for line in enhanced.warnings:
+            warn(f"{job.place}{job.source}: {line}")
     seconds = time.perf_counter() - start
     save_picture(picture, job.output, notes)
     report = decoded.report

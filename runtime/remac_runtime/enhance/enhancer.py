@@ -77,25 +77,27 @@ class Enhancer:
         """A JPEG file. Raises BadInput."""
         source = read_jpeg(data)
         pixels, classes, index = self._enhance(source, lambda: self._as_jpeg(source))
-        return Enhanced(source.finished(pixels), self._notes, pixels, classes, index, self._warnings(source))
+        return Enhanced(source.finished(pixels), self._notes, pixels, classes, index,
+                        self._warnings(nearest_quality(source.tables[0]), "quantised like JPEG quality"))
 
     def enhance_decoded(self, decoded: Decoded) -> Enhanced:
         """A decoded stream, at the depth of its samples."""
         header = decoded.header
         source = of_decoded(to_pixels(decoded.picture), stream_tables(header.quality), header.grey)
         pixels, classes, index = self._enhance(source, lambda: self._as_stream(decoded))
-        return Enhanced(from_pixels(pixels, header.depth, header.grey), self._notes, pixels, classes, index)
+        return Enhanced(from_pixels(pixels, header.depth, header.grey), self._notes, pixels, classes, index,
+                        self._warnings(header.quality, "coded at quality"))
 
     @property
     def _notes(self) -> dict[str, str]:
         from remac_runtime import __version__
         return {"Software": f"remac {__version__}", "remac-enhancer": f"{self.kind}/{self.file.label}"}
 
-    def _warnings(self, source: Compressed) -> tuple[str, ...]:
-        """Tables are described to the network, which also mends those it was not trained for, only less well: that is said."""
-        trained, quality = self._properties().get("trained", "").split(), nearest_quality(source.tables[0])
+    def _warnings(self, quality: int, what: str) -> tuple[str, ...]:
+        """The quantisation is described to the network, which also mends what it was not trained for, only less well: that is said."""
+        trained = self._properties().get("trained", "").split()
         if len(trained) == 2 and not int(trained[0]) <= quality <= int(trained[1]):
-            return (f"quantised like JPEG quality {quality}, {self.file.label} was trained for {trained[0]} to {trained[1]}: expect less",)
+            return (f"{what} {quality}, {self.file.label} was trained for {trained[0]} to {trained[1]}: expect less",)
         return ()
 
     # ---- references
