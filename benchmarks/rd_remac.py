@@ -78,6 +78,14 @@ def codec(name: str, encode_keywords: dict[str, Any], decode_keywords: dict[str,
                 lambda picture, quality: encode(picture, quality, encode_keywords), lambda coded: decode(coded, decode_keywords))
 
 
+def first_decoder(model: Path | None) -> str | None:
+    """The ground decoder of the lowest version; None where there is none."""
+    from remac_runtime.ground import ground_files
+    from remac_runtime.model import GROUND_FOLDER, model_folder
+    files = ground_files(model_folder(model) / GROUND_FOLDER)
+    return files[0].label if files else None
+
+
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rd_remac", description="Measure remac on the evaluation pictures.")
@@ -86,6 +94,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", default="remac-m", help="of the profile in the results; a variant other than full is appended")
     parser.add_argument("--variant", choices=sorted(VARIANTS), default=DEFAULT_VARIANT, help="noref: without references")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model; by default the one that remac-runtime finds itself")
+    parser.add_argument("--decoder", metavar="NAME@VERSION", help="ground decoder; by default the first one, which the codec was trained with")
     parser.add_argument("--backend", help="of both sides: onnxruntime, numpy or torch")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "rd_remac.json")
@@ -101,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = options.name if options.variant == DEFAULT_VARIANT else f"{options.name}-{options.variant}"
     try:
         images = evaluation_images(options.data, tuple(options.sets))
-        subject = codec(name, common | VARIANTS[options.variant], common)
+        decoding = common | {"decoder": options.decoder or first_decoder(options.model)}
+        subject = codec(name, common | VARIANTS[options.variant], decoding)
         run([subject], images, options.out, {"numpy": version("numpy"), "remac-runtime": remac_runtime.__version__})
     except (DataMissingError, ResultsError, RemacError) as error:
         print(f"rd_remac: {error}", file=sys.stderr)

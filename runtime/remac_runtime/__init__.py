@@ -30,10 +30,16 @@ def encode(array: Any, quality: int = 32, target_bytes: int | None = None, threa
         return encoder.encode(as_picture(array), options)
 
 
-def decode(data: bytes, threads: int = 1, backend: str | None = None, *, strict: bool = True, model: Path | str | None = None) -> Any:
-    """Decode a stream to the array that `encode` took (lossy). With `strict` (the default here) damage raises CorruptStream, else it is concealed."""
+def decode(data: bytes, threads: int = 1, backend: str | None = None, *, strict: bool = True, model: Path | str | None = None,
+           decoder: str | None = None) -> Any:
+    """Decode a stream to the array that `encode` took (lossy). With `strict` (the default here) damage raises CorruptStream, else it is concealed.
+
+    `decoder`: NAME@VERSION or NAME of a ground decoder of the model folder, by default the newest.
+    """
     from remac_runtime.codec import Decoder
+    from remac_runtime.ground import GroundDecoder
     from remac_runtime.model import load_model
 
-    with Decoder(load_model(model), backend, threads) as decoder:
-        return decoder.decode(data, strict=strict).picture.samples
+    loaded = load_model(model)
+    with Decoder(loaded, backend, threads, GroundDecoder(loaded, threads, decoder)) as opened:
+        return opened.decode(data, strict=strict).picture.samples
