@@ -2,7 +2,7 @@
 
 Every ground decoder of the model folder decodes the same streams, so that only its pictures differ: BD-rate and BD-PSNR against the codec's own (the
 oldest) with the real sizes of the streams; then, without any retraining, with other texture references than the one that the stream names, with the
-1/32 branch switched off, and with convolutions in int8. What it costs is measured by benchmarks/ground_cost.py, how far decoders look by benchmarks/ground_field.py.
+1/32 branch switched off, and with convolutions in int8. benchmarks/ground_cost.py measures time and memory, ground_field.py how far decoders look.
 """
 from __future__ import annotations
 

@@ -190,6 +190,9 @@ PARTS: dict[str, Part] = {
     "rd-float": Part("the same before quantisation", "minutes", _never, _command("-m", "benchmarks.rd_float")),
     "rd-peers": Part("rate and quality of the peers", "hours the first time", _never, _command("-m", "benchmarks.rd_peers")),
     "rd": Part("BD-rates", "seconds", _never, _command("-m", "benchmarks.rd", "--codec-results", "benchmarks/results/rd_remac.json")),
+    "ground": Part("ground decoders: quality, cost, how far they look", "a quarter of an hour, idle machine", _never,
+                   _command("-m", "benchmarks.ground")),
+    "engines": Part("TensorRT engines of the ground decoders, needs tensorrt_rtx", "minutes", _never, _command("-m", "benchmarks.engines")),
     "board-figures": Part("pack what `remac boards fit` needs", "seconds", _never, _command("-m", "benchmarks.board_figures")),
 }
 

@@ -120,9 +120,10 @@ def exactness_results() -> dict[str, dict[str, Any]]:
 
 def ground_results() -> dict[str, dict[str, Any]]:
     labels, qualities = ("moderate@1", "deep@2"), [str(quality) for quality in ground.QUALITIES]
-    images = {f"{name}/{n}": {"pixels": "", "shape": [64, 64], "bytes": {q: 1000 * 2 ** i for i, q in enumerate(qualities)},
-                              "psnr": {label: {q: {"named": 30 + 3 * i + lift, "none": 30 + 3 * i, "wrong": 30 + 3 * i, "narrow": 29 + 3 * i, "int8": 29.5 + 3 * i}
-                                               for i, q in enumerate(qualities)} for lift, label in zip((0, 1.5), labels, strict=True)}}
+    ablated = {"none": 0.0, "wrong": 0.0, "narrow": -1.0, "int8": -0.5}
+    psnr = {label: {q: {name: 30 + 3 * i + lift for name, lift in {"named": gain, **ablated}.items()} for i, q in enumerate(qualities)}
+            for gain, label in zip((0, 1.5), labels, strict=True)}
+    images = {f"{name}/{n}": {"pixels": "", "shape": [64, 64], "bytes": {q: 1000 * 2 ** i for i, q in enumerate(qualities)}, "psnr": psnr}
               for name in ("test", "frames") for n in range(2)}
     run = {"median_s": 2.0, "peak_bytes": 3 << 20, "added_bytes": 2 << 20, "samples": [{}]}
     field = {"kmac_per_pixel": 50.0, "parameters": 6.0, "own_parameters": 6.0, "theoretical": 560, "theoretical_narrow": 272,
