@@ -32,6 +32,7 @@ WEIGHT_FILES = {
     "network.rmn": "the integer network with its CDF tables: the rover side, and what the codec hash is of",
     "bank.rmb": "the reference bank, integers",
     "codec.safetensors.xz": "the ground decoder, and the scales that make the network trainable again",
+    "decoder-deep.safetensors.xz": "the deep ground decoder, but for the trunk that both have",
 }
 
 
@@ -178,7 +179,7 @@ def files(sources: Sources, name: str = "encoder") -> str:
     report = sources[name]
     folder = sources.root / "weights" / report["profile"]
     sizes = {name: (folder / name).stat().st_size for name in WEIGHT_FILES if (folder / name).is_file()}
-    rows = [(f"`{name}`", text, f"{sizes[name]:,}" if name in sizes else MISSING) for name, text in WEIGHT_FILES.items()]
+    rows = [(f"`{name}`", WEIGHT_FILES[name], f"{size:,}") for name, size in sizes.items()]
     return "\n".join([f"Codec hash `{report['codec_hash']}`, {report['parameters'] / 1e6:.2f} M parameters on the rover side.", "",
                       table(("file", "what", "bytes"), rows, left=2)])
 
