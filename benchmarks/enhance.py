@@ -155,6 +155,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
     parser.add_argument("--weights", type=Path, default=Path("weights/marsqe"))
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs arcnn, dncnn, and those for HEVC, where there are any")
+    parser.add_argument("--kinds", nargs="+", choices=sorted(SETTINGS), default=sorted(SETTINGS), help="measure only what is missing of these")
     parser.add_argument("--float32", action="store_true", help="convolutions in single precision instead of bfloat16")
     parser.add_argument("--out", type=Path, default=RESULTS / "enhance.json")
     options = parser.parse_args(arguments)
@@ -168,7 +169,7 @@ def main(arguments: list[str]) -> int:
     content["cost"] = cost_of(mars.model)
     content["training"] = {"marsqe": training_of_shipped(options.weights), **{name: training_of(options.runs / name) for name in baselines}}
     content["segmentation"] = evaluate(mars.segmenter, data_root(options.data))
-    for setting, ablations in PASSES:
+    for setting, ablations in (chosen for chosen in PASSES if chosen[0].kind in options.kinds):
         for done, image in enumerate(images, 1):
             measure_image(image, content["images"].setdefault(image.key, {}), mars, baselines, setting, ablations)
             content["summary"] = summary(content)

@@ -68,7 +68,7 @@ def trained(result: Mapping[str, Any]) -> str:
     """How long each network was trained."""
     parts = [f"{title(name)} {record['steps']:,} steps, {record['patches']:,} patches, {record['seconds'] / 60:.0f} minutes on {record['device']}"
              for name, record in result["training"].items()]
-    return "Training: " + "; ".join(parts) + "."
+    return "Training: " + "; ".join(parts) + " (wall clock, some of it beside other work)."
 
 
 def references(sources: Sources) -> str:
