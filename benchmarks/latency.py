@@ -177,6 +177,7 @@ def measure(model: Model, data: Path, cache: Path, quality: int = QUALITY, round
     source = data / PICTURE
     if not source.is_file():
         raise DataMissingError(f"no picture {source}: set REMAC_DATA or --data to the folder that holds it")
+    before = bench_environment.state()           # of the machine without us: settling the peers is a load of our own
     with ExitStack() as opened:
         encoder, other = (opened.enter_context(Encoder(model, backend)) for backend in (None, "onnxruntime"))
         scratch = opened.enter_context(tempfile.TemporaryDirectory())
@@ -196,7 +197,6 @@ def measure(model: Model, data: Path, cache: Path, quality: int = QUALITY, round
         if not only or "networks" in only:
             say("exporting networks")
             systems += network_systems(model, pixels, cache)
-        before = bench_environment.state()
         say(f"timing {len(systems)} systems, {rounds} rounds in turn")
         memory = bench_stats.timed_in_turn({system.name: system.encode for system in systems}, rounds, budget_s=BUDGET_S)
         files = bench_stats.timed_in_turn({system.name: system.to_file for system in systems if system.to_file}, rounds, budget_s=BUDGET_S)
