@@ -34,6 +34,7 @@ ASSUMED = {"onnxruntime": {"any": 0.35}, "numpy": {"any": 0.35}, "c99": {"none":
 # Processors of flight.json (benchmarks/flight.py), and the boards that they stand for.
 COUNTED = {"PPC750, big-endian": ("power", "none"), "RV64GC": ("riscv", "none"), "ARM64, Cortex-A53, SIMD": ("arm64", "smull"),
            "ARM64, Neoverse N1, SIMD": ("arm64", "dotprod")}
+COUNTED_FRAME = (1152, 1600)
 FLIGHT_NETWORK = ("g_a, h_a", "h_s, phases")
 ASSUMED_LOADED_BYTES = {"onnxruntime": 80 << 20, "numpy": 60 << 20, "c99": 1 << 20}
 ASSUMED_REST_SLOTS = 400.0
@@ -114,26 +115,34 @@ def _key(result: Mapping[str, Any]) -> tuple[object, ...]:
     return (result["board"], result["settings"]["backend"], result["settings"]["quality"], result["picture"]["sha256"], result["codec"]["codec_hash"])
 
 
-def counted(flight: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
-    """Calibrations of c99 from the instructions that the flight encoder executes under emulation (flight.json)."""
+def mac_per_pixel(root: Path) -> float:
+    """Multiply-accumulates of rover-m, with which instructions are counted."""
+    folder = root / "weights" / "rover-m"
+    network = read_network(folder / "network.rmn")
+    costs = bench_cost.layer_costs(bench_cost.shape_of(network, read_bank(folder / "bank.rmb", network)), *COUNTED_FRAME)
+    return math.fsum(layer.mac for layer in costs)
+
+
+def counted(flight: Mapping[str, Any] | None, mac: float) -> Iterator[dict[str, Any]]:
+    """Calibrations of c99 from the instructions that the flight encoder executes under emulation (flight.json); `mac` a pixel of that network."""
     for build in (flight or {"builds": []})["builds"]:
         for start, (family, int8_dot) in COUNTED.items():
             if build["processor"] == start:
                 stages = build["instructions_per_pixel"]
                 rest = math.fsum(count for stage, count in stages.items() if stage not in FLIGHT_NETWORK)
                 yield {"runtime": "c99", "family": family, "int8_dot": int8_dot, "basis": "counted", "rest_slots": round(rest / fit.BUSY_SLOTS, 1),
-                       "instructions": round(math.fsum(stages[stage] for stage in FLIGHT_NETWORK), 1),
+                       "instructions_per_mac": round(math.fsum(stages[stage] for stage in FLIGHT_NETWORK) / mac, 5),
                        "source": f"instructions of the flight encoder on {build['processor']}, {build['compiler']}, at half of the issue width"}
 
 
-def counted_arm64(content: Mapping[str, Any] | None, known: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Calibrations of onnxruntime from the instructions of its graphs on emulated ARM64 processors (arm64.json).
+def counted_arm64(content: Mapping[str, Any] | None, known: Sequence[Mapping[str, Any]], mac: float) -> Iterator[dict[str, Any]]:
+    """Calibrations of onnxruntime from the instructions of its graphs on emulated ARM64 processors (arm64.json); `mac` a pixel of the network.
 
     The rest is taken from a known calibration: the emulated runs do it in NumPy, a board has the C part.
     """
     for build in (content or {"instructions_per_pixel": []})["instructions_per_pixel"]:
         yield {"runtime": "onnxruntime", "family": "arm64", "int8_dot": build["int8_dot"], "basis": "counted",
-               "rest_slots": _rest(known, "onnxruntime"), "instructions": build["network"],
+               "rest_slots": _rest(known, "onnxruntime"), "instructions_per_mac": round(build["network"] / mac, 5),
                "source": f"instructions of onnxruntime on {build['processor']}, at half of the issue width"}
 
 
@@ -177,8 +186,9 @@ def make(root: Path, folder: Path) -> dict[str, Any]:
     rates = {profile: rate(json.loads(summary.read_text()), codec) for profile, codec in OURS.items()}
     loaded = {result["settings"]["backend"]: result["memory"]["loaded_bytes"] for result in calibrating if result["memory"]["available"]}
     flown, emulated = (json.loads(path.read_text()) if path.is_file() else None for path in (folder / "flight.json", folder / "arm64.json"))
-    known = [*measured, *counted(flown)]
-    known += counted_arm64(emulated, known)
+    mac = mac_per_pixel(root)
+    known = [*measured, *counted(flown, mac)]
+    known += counted_arm64(emulated, known, mac)
     codec_hash = read_network(root / "weights" / "rover-m" / "network.rmn").hash.hex()
     return {"schema": fit.SCHEMA, "codec_hash": codec_hash, "profiles": profiles(root), "loaded_bytes": ASSUMED_LOADED_BYTES | loaded,
             "flight_bytes_per_column": flight_columns(flown),

@@ -21,7 +21,7 @@ from remac_runtime.errors import BadInput, RemacError
 from remac_runtime.topology import GRAPHS
 
 FIGURES = FOLDER / "figures.json"
-SCHEMA = 1
+SCHEMA = 2
 ENCODERS = ("onnxruntime", "c99", "numpy")                     # in order of preference at equal speed
 LINKS_BIT_S = (32_000, 2_000_000)                              # direct to Earth, and relay: reference/flight practice
 PASS_MBIT = (100, 250)                                         # of one relay pass
@@ -40,7 +40,7 @@ class NoFigures(RemacError):
 class Calibration:
     """How one runtime does on one kind of processor (`family` and `int8_dot` of a board, or "any").
 
-    `share`: of the theoretical peak that the network reaches; `instructions`: a padded pixel that it executes instead, where they were counted;
+    `share`: of the theoretical peak that the network reaches; `instructions_per_mac`: what it executes instead, where that was counted;
     `rest_slots`: issue slots a pixel outside the network; `basis`: measured, counted or assumed; `source` says where from.
     """
 
@@ -51,7 +51,7 @@ class Calibration:
     basis: str
     source: str
     share: float | None = None
-    instructions: float | None = None
+    instructions_per_mac: float | None = None
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,8 @@ def latency(board: Board, calibration: Calibration, shape: bench_cost.Shape, hei
     """Seconds of the network and of the rest, and what binds most of the network's: compute or bandwidth."""
     pixels, spent = bench_cost.padded_pixels(height, width), {"compute": 0.0, "bandwidth": 0.0}
     costs, slots = bench_cost.layer_costs(shape, height, width), board.cpu.clock_mhz * 1e6 * board.cpu.issue_width
-    if calibration.instructions is not None:
-        mac_s = math.fsum(layer.mac for layer in costs) / calibration.instructions * slots * BUSY_SLOTS
+    if calibration.instructions_per_mac is not None:
+        mac_s = slots * BUSY_SLOTS / calibration.instructions_per_mac
     else:
         mac_s = (calibration.share or 0.0) * peak_mac_s(board, calibration.runtime)
     value_bytes = 4 if calibration.runtime == "numpy" else 1        # of an activation
