@@ -51,16 +51,15 @@ def read(paths: Sequence[Path], root: Path) -> Material:
 
     Results of another codec than the shipped weights are left out, as in the documents.
     """
-    runs, contents, shipped = [], {}, shipped_hash(root)
-    names = {Path(source.file).name: name for name, source in SOURCES.items()}
+    runs, contents = [], {}
     for path in [*(paths or _all_results(root)), root / BOARD_FIGURES]:
         content = _json(path)
         if isinstance(content, dict) and content.get("kind") == bench.KIND:
             runs.append(load_result(path))
-        elif path.name in names:
-            hashes = SOURCES[names[path.name]].codec_hashes(content)
+        for name in (name for name, source in SOURCES.items() if Path(source.file).name == path.name):
+            hashes, shipped = SOURCES[name].codec_hashes(content), shipped_hash(root, SOURCES[name].profile)
             if hashes is None or hashes == {shipped}:
-                contents[names[path.name]] = content
+                contents[name] = content
             else:
                 print(f"report: {path} is of codec {', '.join(sorted(hashes))}, the shipped one is {shipped}: left out", file=sys.stderr)
     return Material(Sources(contents, root), tuple(runs))
