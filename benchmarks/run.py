@@ -9,6 +9,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from benchmarks.store import RESULTS, ResultsError, write_json
 from remac_runtime.bench import environment as bench_environment
 from remac_runtime.bench import files as bench_files
 from remac_runtime.bench import harness as bench
+from remac_runtime.bench.stats import IDLE_LOAD
 from remac_runtime.boards import unknown
 from remac_runtime.errors import RemacError
 from remac_runtime.model import Model, load_model
@@ -29,6 +31,7 @@ from remac_runtime.model import Model, load_model
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "build" / "benchmarks"
 SMALL_MODEL = ROOT / "build" / "rover-s"
+CALM_TRIES, CALM_PAUSE_S, CALM_SHARE = 20, 3.0, 0.9
 THIS_BOARD = "epyc_zen5_vm"
 # What `remac boards fit` is calibrated with (one thread, the largest picture of each engine) and checked with (the others).
 BOARD_RUNS = (("onnxruntime", 1, None), ("onnxruntime", 2, None), ("onnxruntime", 1, (640, 480)), ("onnxruntime", 2, (640, 480)),
@@ -127,12 +130,21 @@ def _boards_done(settings: Settings) -> bool:
     return all(_current(_board_file(settings, *run), codec_hash) for run in _board_runs(settings))
 
 
+def wait_until_calm() -> None:
+    """Let the load of what ran before fade, a minute at most: it is a load of our own, but it would make the next run not valid."""
+    for _ in range(CALM_TRIES):
+        if (bench_environment.state()["load"] or 0.0) <= CALM_SHARE * IDLE_LOAD:
+            return
+        time.sleep(CALM_PAUSE_S)
+
+
 def _boards(settings: Settings) -> None:
     codec_hash = _loaded(settings).network.hash.hex()
     for backend, threads, size in _board_runs(settings):
         path = _board_file(settings, backend, threads, size)
         if settings.force or not _current(path, codec_hash):
             say(f"remac bench, {backend}, {threads} threads, {'x'.join(map(str, size or bench.SIZE))}")
+            wait_until_calm()
             options = bench.BenchOptions(settings.model, settings.board, backend, threads, size=size, rounds=settings.rounds)
             write_json(path, bench_files.sealed(bench.run(options)))
 

@@ -115,6 +115,10 @@ def test_remac_is_measured_through_its_public_interface(pictures: tuple[EvalImag
     def decode(coded: bytes, **keywords: object) -> Picture:
         return np.full((coded[60], coded[61]), 128, np.uint8)
 
+    for name in ("network.rmn", "ground/deep@2.onnx", "ground/moderate@1.onnx"):
+        (tmp_path / "model" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "model" / name).write_bytes(b"")
+    assert rd_remac.first_decoder(tmp_path / "model") == "moderate@1"
     monkeypatch.setattr(rd_remac, "PROBE_SIDE", 64)
     monkeypatch.setattr("remac_runtime.encode", encode)
     monkeypatch.setattr("remac_runtime.decode", decode)
@@ -124,6 +128,7 @@ def test_remac_is_measured_through_its_public_interface(pictures: tuple[EvalImag
     for picture in pictures:
         picture.path.rename(folder / picture.path.name)
     arguments = ["--data", str(tmp_path / "data"), "--sets", "test", "--out", str(tmp_path / "own.json"), "--variant", "noref"]
+    arguments += ["--decoder", "moderate@1"]
     assert rd_remac.main(arguments) == 0
     results = load(tmp_path / "own.json")
     assert references == {False}
