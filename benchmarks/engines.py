@@ -46,10 +46,10 @@ def _computed_in(precision: str, engine: str) -> str:
     return "INT8" if engine == "int8" and precision == "FLOAT" else precision
 
 
-def build(weights: Path, target: str, precision: str, folder: Path) -> None:
-    """Export the decoders of a weights folder into `folder` and build their engines. Raises RemacError with the script's last line."""
+def build(weights: Path, target: str, precision: str, folder: Path, *more: str) -> None:
+    """Export the decoders of a weights folder into `folder` and build their engines; `more` options. Raises RemacError with its last line."""
     done = subprocess.run([sys.executable, str(ROOT / "export" / "ground_decoder.py"), "--weights", str(weights), "--out", str(folder),
-                           "--target", target, "--precision", precision], capture_output=True, text=True, check=False)
+                           "--target", target, "--precision", precision, *more], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RemacError((done.stderr.strip().splitlines() or [f"export/ground_decoder.py failed ({done.returncode})"])[-1].removeprefix("remac: "))
 

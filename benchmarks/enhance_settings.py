@@ -21,7 +21,6 @@ from benchmarks.peers import is_grey, pillow_decode
 from benchmarks.rd_remac import decode, encode
 
 HEVC_OPTIONS = {"x265:pools": "1", "x265:ipratio": "1.0", "x265:wpp": "0", "x265:aq-mode": "0", "preset": "medium", "tune": "psnr"}
-MOSAIC_SIDES = (4 * 128, 6 * 128)        # of the references: a row of six for each class
 EXAMPLES = """examples:
   python -m benchmarks.enhance_settings --out runs/coded
   python -m benchmarks.enhance_settings --out runs/coded --kinds hevc"""

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import math
-import subprocess
 import sys
 import tempfile
 import zlib
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks import ground_cost, ground_field
+from benchmarks import engines, ground_cost, ground_field
 from benchmarks.datasets import EVALUATION_SETS, DataMissingError, EvalImage, data_root, evaluation_images, pixel_hash
 from benchmarks.metrics import RDPoint, bd_psnr, bd_rate, psnr_db
 from benchmarks.rd_remac import QUALITIES
@@ -37,7 +36,6 @@ from remac_runtime.ground import GroundDecoder, GroundFile, OnnxSession, Session
 from remac_runtime.images import Picture
 from remac_runtime.model import GROUND_FOLDER, Model, load_model
 
-ROOT = Path(__file__).resolve().parents[1]
 PICTURE = Path("frames", "test", "m2020_zcam_sol0053.png")       # 1600x1152, as the camera delivers it
 ABLATED_QUALITIES = (18, 36)
 ABLATED_SET = "test"
@@ -86,11 +84,8 @@ class Subject:
     @functools.cached_property
     def int8(self) -> GroundDecoder:
         """The graph that `--precision int8` builds engines from, in ONNX Runtime."""
-        script, label = ROOT / "export" / "ground_decoder.py", self.file.label
-        done = subprocess.run([sys.executable, str(script), "--weights", str(self.weights), "--out", str(self.scratch), "--decoder", self.file.name,
-                               "--target", "orin", "--precision", "int8"], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RemacError((done.stderr.strip().splitlines() or [f"{script} failed ({done.returncode})"])[-1].removeprefix("remac: "))
+        engines.build(self.weights, "orin", "int8", self.scratch, "--decoder", self.file.name)
+        label = self.file.label
         return self._with(FloatSession(self.scratch / GROUND_FOLDER / f"{label}.orin" / f"{label}.int8.onnx"))
 
     def _with(self, session: Session) -> GroundDecoder:

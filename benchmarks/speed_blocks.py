@@ -38,7 +38,7 @@ def ratio_text(ratio: Mapping[str, float]) -> str:
     return middle if low == high else f"{middle} ({low}-{high})"
 
 
-def _warned(result: Mapping[str, Any]) -> Iterator[str]:
+def warned(result: Mapping[str, Any]) -> Iterator[str]:
     for warning in result["warnings"]:
         yield f"*Warning of this run: {warning['warning']} ({warning['detail']}).*"
 
@@ -86,7 +86,7 @@ def speed(sources: Sources) -> str:
         f"{width}x{height}, quality {result['quality']}, one thread each, {settings}; medians of {result['rounds']} rounds in turn, in brackets the "
         f"quartiles of the ratios round by round (rules: `benchmarks/RULES.md`). {_processor(result)}; {_versions(result)}.", "",
         f"A fresh process that loads the model and the picture and encodes it once: {fresh['whole']}; in strips of 128 rows: "
-        f"{fresh['strips_of_128']}.", *(line for warning in _warned(result) for line in ("", warning))])
+        f"{fresh['strips_of_128']}.", *(line for warning in warned(result) for line in ("", warning))])
 
 
 def networks(sources: Sources) -> str:

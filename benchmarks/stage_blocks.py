@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.sources import MISSING, Sources, number, table
+from benchmarks.speed_blocks import warned
 from remac_runtime.bench.stages import CODING, LOAD, STAGES, WRITE
 
 OURS, WHOLE = "c99", "whole"
@@ -28,7 +29,7 @@ def stages(sources: Sources) -> str:
         f"{machine['bytes_s'] / 1e9:.0f} GB/s, whichever is longer, both measured on one core in the same run. c99 sums up the descriptors of the "
         f"selection within g_a. Range coding: {rate:.0f} million symbols a second; each waits for the one before it in its lane, which no bound "
         "here sees.",
-        *(line for warning in result["warnings"] for line in ("", f"*Warning of this run: {warning['warning']} ({warning['detail']}).*"))])
+        *(line for warning in warned(result) for line in ("", warning))])
 
 
 def _rows(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -18,7 +18,7 @@ from remac.codec import Codec
 from remac.config import DECODERS, PROFILES
 from remac.integer import set_integer
 from remac.train_codec import load_weights
-from remac.weights import CODEC_FILE, save_decoder, shipped_trunk
+from remac.weights import CODEC_FILE, load_codec, save_decoder
 from remac_runtime.errors import BadNetwork, RemacError
 from remac_runtime.network import Network, read_network
 
@@ -45,7 +45,7 @@ def check_same_rover(codec: Codec, network: Network) -> None:
 def check_same_trunk(codec: Codec, folder: Path) -> None:
     """Raise BadNetwork where the trunk that the decoder does not bring along is not that of the codec's own decoder in `folder`."""
     state = codec.decoder.state_dict()
-    for name, value in shipped_trunk(folder).items():
+    for name, value in load_codec(folder, {}).decoder.trunk_state().items():
         if not torch.allclose(state[name], value):
             raise BadNetwork(f"decoder.{name} of the checkpoint differs from {CODEC_FILE}: train the decoder on the frozen codec (thaw it)")
 

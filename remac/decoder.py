@@ -103,6 +103,10 @@ class RefDecoder(nn.Module):
         """The modules of TRUNK."""
         return nn.ModuleList(getattr(self, name) for name in self.TRUNK)
 
+    def trunk_state(self) -> dict[str, Tensor]:
+        """The tensors of TRUNK by their names in the decoder."""
+        return {name: value for name, value in self.state_dict().items() if name.startswith(self.TRUNK)}
+
     def forward(self, y_hat: Tensor, knots: Tensor, latent_norm: Tensor, texture: Tensor | None = None, share: Tensor | None = None) -> Tensor:
         y_hat, norm = y_hat.float(), latent_norm[:, None, None]
         f = self.entry(y_hat * norm) + self.quality(knots)[:, :, None, None]

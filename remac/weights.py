@@ -16,7 +16,7 @@ from remac.config import DECODERS, PROFILES, DecoderConfig
 from remac.decoder import RefDecoder
 from remac.integer import set_integer
 from remac.layers import IntegerConv
-from remac.tensors import SUFFIX, load_tensors, save_tensors
+from remac.tensors import SUFFIX, load_metadata, load_tensors, save_tensors
 from remac_runtime.errors import BadNetwork
 from remac_runtime.format import LATENT_OFFSET
 
@@ -140,7 +140,7 @@ class GroundModule(torch.nn.Module):
 
 def ground_decoders(folder: Path) -> list[DecoderConfig]:
     """The decoders that a weights folder holds, the codec's own first."""
-    own = PROFILES[load_tensors(folder / CODEC_FILE)[1]["profile"]].decoder
+    own = PROFILES[load_metadata(folder / CODEC_FILE)["profile"]].decoder
     others = [config for config in DECODERS.values() if config != own and (folder / DECODER_FILES.format(config.name)).exists()]
     return [own, *others]
 
@@ -156,13 +156,6 @@ def save_decoder(decoder: RefDecoder, folder: Path, codec_hash: str) -> Path:
     return path
 
 
-def shipped_trunk(folder: Path) -> dict[str, Tensor]:
-    """The tensors of RefDecoder.TRUNK of the codec's own decoder, by their names in a RefDecoder."""
-    state = unpacked(load_tensors(folder / CODEC_FILE)[0])
-    named = {key.removeprefix("decoder."): value for key, value in state.items() if key.startswith("decoder.")}
-    return {key: value for key, value in named.items() if key.startswith(RefDecoder.TRUNK)}
-
-
 def load_ground(folder: Path, name: str | None = None) -> GroundModule:
     """A ground decoder of a weights folder, float32, evaluation mode; by default the one that the codec was trained with. Raises BadNetwork."""
     codec = load_codec(folder, {})
@@ -170,7 +163,7 @@ def load_ground(folder: Path, name: str | None = None) -> GroundModule:
         path = folder / DECODER_FILES.format(name)
         if not path.exists():
             raise BadNetwork(f"{path}: no such decoder; {folder} holds {', '.join(config.name for config in ground_decoders(folder))}")
-        trunk = shipped_trunk(folder) if DECODERS[name].trunk_of else {}
+        trunk = codec.decoder.trunk_state() if DECODERS[name].trunk_of else {}
         codec.decoder = RefDecoder(DECODERS[name], codec.config.latents)
         state = unpacked(load_tensors(path)[0])
         codec.decoder.load_state_dict(trunk | {key.removeprefix("decoder."): value for key, value in state.items()})
