@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +52,21 @@ def coded(kind: str, number: int, picture: Picture) -> Picture:
 
 def code_all(kind: str, number: int, paths: list[Path], mosaic: Picture, out: Path) -> None:
     """Write all pictures and the dictionary of one setting into `out`."""
-    from remac.coded import DICTIONARY_PICTURE
+    from remac.coded import DICTIONARY_PICTURE, coded_names
+    from remac.data import load_picture, other_camera
     from remac.train_codec import write_atomically
+
+    def write(name: str, picture: Callable[[], Picture]) -> None:
+        if not (out / name).exists():
+            result = Image.fromarray(coded(kind, number, picture()))
+            write_atomically(out / name, lambda place: result.save(place, "PNG", compress_level=1))
+
     out.mkdir(parents=True, exist_ok=True)
-    for path in tqdm([*paths, None], desc=f"{kind} {number}", leave=False):
-        target = out / (f"{path.stem}.png" if path else DICTIONARY_PICTURE)
-        if target.exists():
-            continue
-        with Image.open(path) if path else Image.fromarray(mosaic) as image:
-            result = Image.fromarray(coded(kind, number, np.asarray(image.convert("RGB"))))
-        write_atomically(target, lambda place, done=result: done.save(place, "PNG", compress_level=1))
+    write(DICTIONARY_PICTURE, lambda: mosaic)
+    for i, path in enumerate(tqdm(paths, desc=f"{kind} {number}", leave=False)):
+        own, other = coded_names(path)
+        write(own, partial(load_picture, path))
+        write(other, partial(lambda path, i: other_camera(load_picture(path), i), path, i))
 
 
 def main(arguments: list[str]) -> int:

@@ -15,7 +15,8 @@ from torch import Tensor
 from remac.hardware import with_hardware
 
 SUFFIXES = (".png", ".jpg", ".webp")
-HARDWARE_SHARE = 0.15          # of the augmented patches
+HARDWARE_SHARE = 0.15          # of the patches
+OTHER_CAMERA_SEED = 23
 Crop = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 DATA_VARIABLE = "REMAC_DATA"
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "mars"
@@ -82,19 +83,29 @@ class PatchSampler:
         chosen, crop = self.place(rng)
         x = torch.from_numpy(crop(self.pictures[chosen]).copy()).permute(2, 0, 1).float()
         if self.augment and rng.random() < HARDWARE_SHARE:
-            x = with_hardware(x, rng)
+            x = torch.cat([with_hardware(x[:3], rng), x[3:]])
         return augmented(x, rng) if self.augment and rng.random() < 0.5 else x
 
 
-def augmented(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """What other cameras do to a picture: softness, grey or another white balance, gamma, exposure, offset. float[3,H,W], 8-bit units."""
-    x = x / 255.0
-    size = x.shape[-1]
+def augmented(picture: Tensor, rng: np.random.Generator) -> Tensor:
+    """What other cameras do to a picture: softness, grey or another white balance, gamma, exposure, offset.
+
+    float[3+n,H,W]: colours in 8-bit units, and maps that only move with them (the classes of the terrain)."""
+    x, maps = picture[:3] / 255.0, picture[3:]
+    size = x.shape[1:]
     if rng.random() < 0.4:
-        side = int(size / rng.uniform(1.3, 2.4)) // 2 * 2
-        x = F.interpolate(x[None, :, :side, :side], size=(size, size), mode="bicubic", align_corners=False)[0]
+        factor = rng.uniform(1.3, 2.4)
+        h, w = (int(side / factor) // 2 * 2 for side in size)
+        x = F.interpolate(x[None, :, :h, :w], size=size, mode="bicubic", align_corners=False)[0]
+        maps = F.interpolate(maps[None, :, :h, :w], size=size, mode="nearest")[0] if len(maps) else maps
     balance = rng.uniform(0.65, 1.35, (3, 1, 1))
     x = x.mean(0, keepdim=True).expand(3, -1, -1) if rng.random() < 0.3 else x * torch.from_numpy(balance).float()
     x = x.clamp(0, 1) ** rng.uniform(0.6, 1.6)
     x = x * rng.uniform(0.5, 1.1) + rng.uniform(-0.03, 0.12)
-    return (x.clamp(0, 1) * 255).round()
+    return torch.cat([(x.clamp(0, 1) * 255).round(), maps])
+
+
+def other_camera(picture: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
+    """A whole picture uint8[H,W,3+n] as another camera might show it: `augmented`, a pure function of picture and number."""
+    x = augmented(torch.from_numpy(picture.copy()).permute(2, 0, 1).float(), np.random.default_rng((OTHER_CAMERA_SEED, number)))
+    return x.permute(1, 2, 0).numpy().astype(np.uint8)

@@ -44,6 +44,7 @@ class MarsQEConfig:
     post_channels: tuple[int, int, int] = (64, 128, 192)
     post_encoder: tuple[int, int, int] = (2, 3, 1)
     post_decoder: tuple[int, int, int] = (2, 3, 1)
+    fused: bool = True            # by TFM; else textures are simply added (networks C and D of the paper's Table V)
 
 
 FULL = MarsQEConfig()
@@ -143,6 +144,16 @@ class TextureFusing(nn.Module):
             decoded = decoded + (residual if share is None else residual * share)
         fused: Tensor = self.fuse(decoded)
         return fused
+
+
+class TextureAddition(nn.Module):
+    """What stands in for TFM in the paper's Table V."""
+
+    def forward(self, decoded: Tensor, transferred: Tensor | None, share: Tensor | None = None) -> Tensor:
+        """See `TextureFusing`."""
+        if transferred is None:
+            return decoded
+        return decoded + (transferred if share is None else transferred * share)
 
 
 class SupervisedAttention(nn.Module):
@@ -254,7 +265,7 @@ class MainNetwork(nn.Module):
         self.up = nn.ModuleList(up(c, c) for _ in LEVELS[1:])
         self.decoder = nn.ModuleList(nn.Sequential(*(Residual(c) for _ in range(n))) for n in config.decoder)
         self.norms = nn.ModuleList(Norm(c) for _ in LEVELS[1:])      # of what comes down: without them the lower levels ran away
-        self.fusing = nn.ModuleList(TextureFusing(c, CELL // level) for level in LEVELS)
+        self.fusing = nn.ModuleList(TextureFusing(c, CELL // level) if config.fused else TextureAddition() for level in LEVELS)
         self.modulation = nn.ModuleList(Modulation(c) for _ in LEVELS)
         self.sam = SupervisedAttention(c)
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from remac.coded import GRID, JPEG, SETTINGS, load_coded
+from remac.coded import GRID, JPEG, SETTINGS, load_coded, of_other_camera
 from remac.data import PatchSampler, load_picture
 from remac.marsqe import CELL, CLASS_PIXELS
 from remac.matching import jpeg, jpeg_with_tables, match
@@ -78,15 +78,17 @@ def with_classes(picture: NDArray[np.uint8], model: Segmenter) -> NDArray[np.uin
 
 
 class CompressedPatches(PatchSampler):
-    """Patches of the training pictures with everything that MarsQE needs of them."""
+    """Patches of the training pictures with everything that MarsQE needs of them; half of them as of another camera, or the colours of cameras
+    never seen would be drawn to those of the training pictures."""
 
     def __init__(self, paths: list[Path], seed: int, dictionary: Dictionary | None = None, segmenter: Segmenter | None = None,
                  coded: tuple[Path, ...] = (), coded_share: float = CODED_SHARE) -> None:
-        super().__init__(paths, CELL, seed, augment=False)
+        super().__init__(paths, CELL, seed)
         if segmenter is not None:
             self.pictures = [with_classes(self.at_least(load_picture(path), CELL), segmenter) for path in paths]
         self.dictionary, self.coded_share = dictionary, coded_share if coded else 0.0
-        self.coded = [setting for folder in coded for setting in load_coded(folder, paths, self.pictures, CELL)]
+        self.cameras = (self.pictures, of_other_camera(self.pictures) if coded else [])
+        self.coded = [setting for folder in coded for setting in load_coded(folder, paths, self.cameras, CELL)]
         for setting in self.coded:
             if dictionary is not None:
                 dictionary.add(setting.tables, setting.dictionary)
@@ -119,6 +121,6 @@ class CompressedPatches(PatchSampler):
 
     def _beforehand(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], float]:
         """The same of a picture coded beforehand."""
-        setting = self.coded[rng.integers(len(self.coded))]
+        setting, camera = self.coded[rng.integers(len(self.coded))], int(rng.integers(2))
         chosen, crop = self.place(rng, GRID)
-        return crop(self.pictures[chosen]), crop(setting.pictures[chosen]), setting.tables, setting.error
+        return crop(self.cameras[camera][chosen]), crop(setting.cameras[camera][chosen]), setting.tables, setting.error

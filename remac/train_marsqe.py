@@ -14,20 +14,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from remac.baselines import BASELINES
 from remac.config import TrainConfig
-from remac.data import DataMissing, data_folder, load_picture, picture_paths
-from remac.marsqe import CELL, Bank, Enhanced, MarsQE, loss_of
+from remac.data import DataMissing, data_folder, load_picture, other_camera, picture_paths
+from remac.marsqe import CELL, FULL, Bank, Enhanced, MarsQE, loss_of
 from remac.marsqe_data import CODED_SHARE, Batch, CompressedPatches, Dictionary, to_tensor
 from remac.matching import DICTIONARY_FILE, jpeg, load_dictionary
 from remac.muon import Muon
 from remac.segmenter import load_segmenter
 from remac.train_codec import autocast, learning_rate, setting, show_progress, write_atomically
 
-MODELS = ("marsqe", "marsqe-lite", *BASELINES)
+ADDED = "marsqe-added"         # MarsQE-lite with a sum instead of TFM
+MODELS = ("marsqe", "marsqe-lite", ADDED, *BASELINES)
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "marsqe"
 CHECKPOINT_EVERY, EVALUATE_EVERY, LOG_EVERY = 100, 250, 10
 VALIDATED = (30, 256)          # quality and side of the validation crops
@@ -64,7 +66,7 @@ OUTER = ("head", "image", "tail", "reduce", "expand", "gate", "query", "key")
 
 def build(name: str) -> nn.Module:
     """An untrained model."""
-    return MarsQE() if name.startswith("marsqe") else BASELINES[name]()
+    return MarsQE(replace(FULL, fused=name != ADDED)) if name.startswith("marsqe") else BASELINES[name]()
 
 
 def optimizers(model: nn.Module, run: Run) -> list[torch.optim.Optimizer]:
@@ -184,16 +186,16 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Mean gain in PSNR of the averaged weights over the validation crops, without references, dB."""
+        """Mean gain in PSNR of the averaged weights over the validation crops of each camera, without references, dB."""
         model = build(self.run.model).to(self.run.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         model.load_state_dict(self.average)
         sums: dict[str, list[float]] = {}
-        for batch in self.pictures:
+        for camera, batch in ((camera, batch) for camera, batches in self.pictures.items() for batch in batches):
             b = batch.to(self.run.device)
             with autocast(self.run.device):
                 enhanced = apply(model, b, self.with_post)
             before = (b.compressed - b.raw).square().mean((1, 2, 3))
-            for name, picture in (("lite", enhanced.lite), ("full", enhanced.full)):
+            for name, picture in ((f"{camera}lite", enhanced.lite), (f"{camera}full", enhanced.full)):
                 if picture is not None:
                     sums.setdefault(name, []).append(gain(before, picture.clamp(0, 255).round(), b.raw))
                     if isinstance(model, MarsQE):
@@ -230,17 +232,18 @@ def gain(before: Tensor, enhanced: Tensor, raw: Tensor) -> float:
     return 10 * torch.log10(before.clamp_min(0.1) / after.clamp_min(0.1)).mean().item()
 
 
-def validation_crops(data: Path) -> list[Batch]:
-    """The centre of every validation picture, compressed once."""
+def validation_crops(data: Path) -> dict[str, list[Batch]]:
+    """The centre of every validation picture, compressed once: as it is, and (prefix "other_") as of another camera."""
     quality, side = VALIDATED
-    batches = []
-    for path in picture_paths(data / "val"):
+    batches: dict[str, list[Batch]] = {"": [], "other_": []}
+    for i, path in enumerate(picture_paths(data / "val")):
         picture = load_picture(path)
         top, left = ((n - side) // 2 for n in picture.shape[:2])
-        raw = picture[top:top + side, left:left + side]
-        coded, tables = jpeg(raw, quality)
-        batches.append(Batch(to_tensor(raw)[None], to_tensor(coded)[None], torch.from_numpy(tables)[None],
-                             torch.ones(1, side // 8, side // 8, dtype=torch.int64), torch.ones(1), None))
+        crop = np.ascontiguousarray(picture[top:top + side, left:left + side])
+        for camera, raw in (("", crop), ("other_", other_camera(crop, i))):
+            coded, tables = jpeg(raw, quality)
+            batches[camera].append(Batch(to_tensor(raw)[None], to_tensor(coded)[None], torch.from_numpy(tables)[None],
+                                         torch.ones(1, side // 8, side // 8, dtype=torch.int64), torch.ones(1), None))
     return batches
 
 
@@ -273,7 +276,7 @@ def main(arguments: list[str]) -> int:
         run = parse(arguments)
         run.folder.mkdir(parents=True, exist_ok=True)
         config = {"model": run.model, "train": asdict(run.train), "post_from": run.post_from, "references_from": run.references_from,
-                  "device": run.device, "command": " ".join(["python -m remac.train_marsqe", *arguments])}
+                  "start": str(run.start or ""), "device": run.device, "command": " ".join(["python -m remac.train_marsqe", *arguments])}
         write_atomically(run.folder / "config.json", lambda path: path.write_text(json.dumps(config, indent=1)))
         if run.device == "cpu":
             torch.set_num_threads(1)

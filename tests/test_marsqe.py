@@ -18,8 +18,8 @@ import torch.nn.functional as F
 
 from benchmarks import enhance_metrics, enhance_models
 from remac import marsqe, train_marsqe, train_segmenter
-from remac.coded import HEVC, SETTINGS, load_coded
-from remac.data import DataMissing, load_picture, picture_paths
+from remac.coded import HEVC, SETTINGS, coded_names, load_coded
+from remac.data import DataMissing, load_picture, other_camera, picture_paths
 from remac.marsqe import Bank, Enhanced, MarsQE, MarsQEConfig
 from remac.marsqe_data import CompressedPatches, Dictionary
 from remac.matching import jpeg, jpeg_with_tables, match
@@ -264,8 +264,9 @@ def coded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("coded") / HEVC
     for bits, number in enumerate(SETTINGS[HEVC], 1):
         (folder / str(number)).mkdir(parents=True)
-        for path in picture_paths(data / "train"):
-            Image.fromarray(kept_bits(load_picture(path), bits)).save(folder / str(number) / f"{path.stem}.png")
+        for i, path in enumerate(picture_paths(data / "train")):
+            for name, picture in zip(coded_names(path), (load_picture(path), other_camera(load_picture(path), i)), strict=True):
+                Image.fromarray(kept_bits(picture, bits)).save(folder / str(number) / name)
         Image.fromarray(np.full((512, 768, 3), bits, np.uint8)).save(folder / str(number) / "dictionary.png")
     return folder
 
@@ -289,13 +290,29 @@ def test_patches_of_pictures_coded_beforehand(data: Path, coded: Path) -> None:
     assert float(batch.weight[found.index(2)]) == pytest.approx(1 / np.mean(squares), rel=1e-5)
 
 
+def test_another_camera_shows_the_same_place() -> None:
+    """Maps move with the pixels: where the magnified picture shows a half of the terrain, so does its map. Grey cameras occur."""
+    picture = np.zeros((96, 160, 4), np.uint8)
+    picture[:, 80:, :3], picture[:, 80:, 3] = (160, 120, 90), 1
+    others = [other_camera(picture, number) for number in range(24)]
+    for other in others:
+        assert other.shape == picture.shape and other.dtype == np.uint8
+        left, right = (other[8:-8, other[8, :, 3] == kind] for kind in (0, 1))
+        if right.size:
+            assert left[:, :-4, :3].max() < right[:, 4:, :3].min(initial=255)
+    widths = {int(other[0, :, 3].sum()) for other in others}
+    assert 80 in widths and len(widths) > 4
+    assert 2 < sum(np.ptp(other[0, -1, :3].astype(int)) == 0 for other in others) < 22
+    assert np.array_equal(others[3], other_camera(picture, 3))
+
+
 def test_missing_coded_pictures_are_named(data: Path, coded: Path, tmp_path: Path) -> None:
     for folder, message in ((tmp_path / "webp", "no pictures coded by hevc or remac"), (tmp_path / HEVC, "no pictures coded")):
         with pytest.raises(DataMissing, match=message):
-            load_coded(folder, [], [], 128)
+            load_coded(folder, [], ([], []), 128)
     paths = picture_paths(data / "train")
-    with pytest.raises(DataMissing, match="27 lacks 1 pictures, such as other: run"):
-        load_coded(coded, [*paths, Path("other.png")], [load_picture(paths[0])] * 4, 128)
+    with pytest.raises(DataMissing, match=r"27 lacks another\.png and 1 more: run"):
+        load_coded(coded, [*paths, Path("another.png")], ([], []), 128)
 
 
 def run_in(folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch, model: str, *more: str) -> train_marsqe.Trainer:
@@ -327,10 +344,10 @@ def test_a_resumed_run_takes_the_same_steps(model: str, data: Path, tmp_path: Pa
 
 def test_training_lowers_the_loss(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = run_in(tmp_path / "run", data, monkeypatch, "marsqe", "--steps", "40", "--parts", "2", "2", "--set", "warmup_steps=1")
-    before = trainer.model(*(getattr(trainer.pictures[0], n) for n in ("compressed", "tables", "classes"))).lite
+    before = trainer.model(*(getattr(trainer.pictures[""][0], n) for n in ("compressed", "tables", "classes"))).lite
     trainer.train(lambda step, record: None)
-    after = trainer.model(*(getattr(trainer.pictures[0], n) for n in ("compressed", "tables", "classes"))).lite
-    raw = trainer.pictures[0].raw
+    after = trainer.model(*(getattr(trainer.pictures[""][0], n) for n in ("compressed", "tables", "classes"))).lite
+    raw = trainer.pictures[""][0].raw
     assert F.mse_loss(after, raw) < F.mse_loss(before, raw)
     assert (tmp_path / "run" / "checkpoint.pt").exists() and (tmp_path / "run" / "log.jsonl").read_text().count("evaluation") == 1
 
