@@ -21,7 +21,8 @@ from remac_runtime.bench import stages as bench_stages
 from remac_runtime.bench.files import load_result
 from remac_runtime.boards import find_board
 from remac_runtime.errors import RemacError
-from remac_runtime.network import read_bank, read_network
+from remac_runtime.model import BANK_FILE, NETWORK_FILE
+from remac_runtime.network import Bank, Network, read_bank, read_network
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "boards" / "figures.json"
@@ -34,23 +35,26 @@ ASSUMED = {"onnxruntime": {"any": 0.35}, "numpy": {"any": 0.35}, "c99": {"none":
 # Processors of flight.json (benchmarks/flight.py), and the boards that they stand for.
 COUNTED = {"PPC750, big-endian": ("power", "none"), "RV64GC": ("riscv", "none"), "ARM64, Cortex-A53, SIMD": ("arm64", "smull"),
            "ARM64, Neoverse N1, SIMD": ("arm64", "dotprod")}
-COUNTED_FRAME = (1152, 1600)
+COUNTED_PROFILE, COUNTED_FRAME = "rover-m", (1152, 1600)
 FLIGHT_NETWORK = ("g_a, h_a", "h_s, phases")
 ASSUMED_LOADED_BYTES = {"onnxruntime": 80 << 20, "numpy": 60 << 20, "c99": 1 << 20}
 ASSUMED_REST_SLOTS = 400.0
 ASSUMED_THREAD_EXPONENT = 0.85
 
 
-def profiles(root: Path) -> dict[str, Any]:
-    """Shapes of the shipped weights."""
-    found = {}
+def shipped(root: Path) -> dict[str, tuple[Network, Bank | None]]:
+    """The shipped network and bank of each profile."""
+    found: dict[str, tuple[Network, Bank | None]] = {}
     for folder in sorted((root / "weights").iterdir()):
-        if (folder / "network.rmn").is_file():
-            network = read_network(folder / "network.rmn")
-            bank = read_bank(folder / "bank.rmb", network) if (folder / "bank.rmb").is_file() else None
-            shape = bench_cost.shape_of(network, bank)
-            found[folder.name] = {"layers": {name: list(size) for name, size in shape.layers.items()}, "table_bytes": shape.table_bytes}
+        if (folder / NETWORK_FILE).is_file():
+            network = read_network(folder / NETWORK_FILE)
+            found[folder.name] = network, read_bank(folder / BANK_FILE, network) if (folder / BANK_FILE).is_file() else None
     return found
+
+
+def shape_entry(shape: bench_cost.Shape) -> dict[str, Any]:
+    """What the costs of a profile follow from."""
+    return {"layers": {name: list(size) for name, size in shape.layers.items()}, "table_bytes": shape.table_bytes}
 
 
 def rate(summary: Mapping[str, Any], codec: str) -> dict[str, Any] | None:
@@ -115,12 +119,9 @@ def _key(result: Mapping[str, Any]) -> tuple[object, ...]:
     return (result["board"], result["settings"]["backend"], result["settings"]["quality"], result["picture"]["sha256"], result["codec"]["codec_hash"])
 
 
-def mac_per_pixel(root: Path) -> float:
-    """Multiply-accumulates of rover-m, with which instructions are counted."""
-    folder = root / "weights" / "rover-m"
-    network = read_network(folder / "network.rmn")
-    costs = bench_cost.layer_costs(bench_cost.shape_of(network, read_bank(folder / "bank.rmb", network)), *COUNTED_FRAME)
-    return math.fsum(layer.mac for layer in costs)
+def mac_per_pixel(shape: bench_cost.Shape) -> float:
+    """Multiply-accumulates of a frame, as many as instructions are counted for."""
+    return math.fsum(layer.mac for layer in bench_cost.layer_costs(shape, *COUNTED_FRAME))
 
 
 def counted(flight: Mapping[str, Any] | None, mac: float) -> Iterator[dict[str, Any]]:
@@ -186,11 +187,13 @@ def make(root: Path, folder: Path) -> dict[str, Any]:
     rates = {profile: rate(json.loads(summary.read_text()), codec) for profile, codec in OURS.items()}
     loaded = {result["settings"]["backend"]: result["memory"]["loaded_bytes"] for result in calibrating if result["memory"]["available"]}
     flown, emulated = (json.loads(path.read_text()) if path.is_file() else None for path in (folder / "flight.json", folder / "arm64.json"))
-    mac = mac_per_pixel(root)
+    codecs = shipped(root)
+    shapes = {profile: bench_cost.shape_of(*codec) for profile, codec in codecs.items()}
+    mac = mac_per_pixel(shapes[COUNTED_PROFILE])
     known = [*measured, *counted(flown, mac)]
     known += counted_arm64(emulated, known, mac)
-    codec_hash = read_network(root / "weights" / "rover-m" / "network.rmn").hash.hex()
-    return {"schema": fit.SCHEMA, "codec_hash": codec_hash, "profiles": profiles(root), "loaded_bytes": ASSUMED_LOADED_BYTES | loaded,
+    return {"schema": fit.SCHEMA, "codec_hash": codecs[COUNTED_PROFILE][0].hash.hex(),
+            "profiles": {profile: shape_entry(shape) for profile, shape in shapes.items()}, "loaded_bytes": ASSUMED_LOADED_BYTES | loaded,
             "flight_bytes_per_column": flight_columns(flown),
             "thread_exponent": exponent(found) or ASSUMED_THREAD_EXPONENT, "calibrations": [*known, *assumed(known)],
             "rate": {profile: entry for profile, entry in rates.items() if entry},

@@ -14,7 +14,8 @@ if not __package__:     # run as a script: its own folder is on the path, the ch
     sys.path[:1] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "runtime")]
 
 from export import c99_readme, to_c99
-from remac_runtime.errors import BadInput, RemacError
+from export.command import reported
+from remac_runtime.errors import BadInput
 from remac_runtime.model import BANK_FILE, NETWORK_FILE
 from remac_runtime.network import read_bank, read_network
 
@@ -63,13 +64,10 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+@reported
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    try:
-        files = generate(options.model or options.weights or ROOT / "weights" / options.profile, options.out, not options.no_bank)
-    except RemacError as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 1
+    files = generate(options.model or options.weights or ROOT / "weights" / options.profile, options.out, not options.no_bank)
     for path in files:
         print(f"{path}: {path.stat().st_size} bytes")
     return 0

@@ -17,8 +17,9 @@ if not __package__:     # run as a script: its own folder is on the path, the ch
 
 import numpy as np
 
+from export.command import reported
 from export.report import CheckResult
-from remac_runtime.errors import BadNetwork, RemacError
+from remac_runtime.errors import BadNetwork
 from remac_runtime.ground import INPUTS, GroundFile
 from remac_runtime.model import GROUND_FOLDER, NETWORK_FILE
 from remac_runtime.network import read_network
@@ -135,27 +136,21 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+@reported
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    try:
-        from export.manifest import refresh_manifest
-        from export.to_tensorrt import Work, build
-        exported = export_decoders(options.weights, options.out, options.decoder)
-        refresh_manifest(options.out)
-        for file, check in exported:
-            print(f"{file.path}: {file.path.stat().st_size:,} bytes; {'pass' if check.passed else 'FAIL'}: {check.detail}")
-        calibration = calibration_inputs(options.weights) if options.target and options.precision == "int8" else []
-        for file, _ in exported if options.target else ():
-            latents = latents_of(file)
-            feeds = [dict(zip(INPUTS, example_inputs(latents, *size, seed), strict=True)) for seed, size in enumerate(CHECKED_SIZES)]
-            profile = {"y_hat": [(*size, latents) for size in ENGINE_SIZES]}
-            build(Work(file.path, profile, feeds, calibration, FLOAT_WEIGHTS), options.target, options.precision)
-    except RemacError as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        print(f"remac: {error.name} is not installed: pip install -e '.[export]', or run `make encoder`", file=sys.stderr)
-        return 1
+    from export.manifest import refresh_manifest
+    from export.to_tensorrt import Work, build
+    exported = export_decoders(options.weights, options.out, options.decoder)
+    refresh_manifest(options.out)
+    for file, check in exported:
+        print(f"{file.path}: {file.path.stat().st_size:,} bytes; {'pass' if check.passed else 'FAIL'}: {check.detail}")
+    calibration = calibration_inputs(options.weights) if options.target and options.precision == "int8" else []
+    for file, _ in exported if options.target else ():
+        latents = latents_of(file)
+        feeds = [dict(zip(INPUTS, example_inputs(latents, *size, seed), strict=True)) for seed, size in enumerate(CHECKED_SIZES)]
+        profile = {"y_hat": [(*size, latents) for size in ENGINE_SIZES]}
+        build(Work(file.path, profile, feeds, calibration, FLOAT_WEIGHTS), options.target, options.precision)
     return 0 if all(check.passed for _, check in exported) else 1
 
 

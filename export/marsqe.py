@@ -20,10 +20,11 @@ if not __package__:     # run as a script: its own folder is on the path, the ch
 
 import numpy as np
 
+from export.command import reported
 from export.report import CheckResult
 from remac_runtime.enhance.enhancer import DICTIONARY_FILE, SEGMENTER_FILE
 from remac_runtime.enhance.tiles import TILE
-from remac_runtime.errors import BadNetwork, RemacError
+from remac_runtime.errors import BadNetwork
 from remac_runtime.model import ENHANCE_FOLDER
 
 INDEX_FILE = "marsqe.json"      # of the weights folder: its networks by kind of compression
@@ -152,23 +153,17 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+@reported
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    try:
-        from export.manifest import refresh_manifest
-        from export.to_tensorrt import Work, build
-        exported = export_all(options.weights, options.out)
-        refresh_manifest(options.out)
-        for one in exported:
-            print(f"{one.path}: {one.path.stat().st_size:,} bytes; {'pass' if one.check.passed else 'FAIL'}: {one.check.detail}")
-        for one in exported if options.target else ():
-            build(Work(one.path, one.profile, one.feeds), options.target, options.precision)
-    except RemacError as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        print(f"remac: {error.name} is not installed: pip install -e '.[export]', or run `make encoder`", file=sys.stderr)
-        return 1
+    from export.manifest import refresh_manifest
+    from export.to_tensorrt import Work, build
+    exported = export_all(options.weights, options.out)
+    refresh_manifest(options.out)
+    for one in exported:
+        print(f"{one.path}: {one.path.stat().st_size:,} bytes; {'pass' if one.check.passed else 'FAIL'}: {one.check.detail}")
+    for one in exported if options.target else ():
+        build(Work(one.path, one.profile, one.feeds), options.target, options.precision)
     return 0 if all(one.check.passed for one in exported) else 1
 
 

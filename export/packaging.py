@@ -14,8 +14,8 @@ from pathlib import Path
 if not __package__:     # run as a script: its own folder is on the path, the checkout is not
     sys.path[:1] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "runtime")]
 
+from export.command import reported
 from export.report import CheckResult, Section, render
-from remac_runtime.errors import RemacError
 from remac_runtime.model import Model, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,25 +39,19 @@ def check(model: Model, packaging: str, sample: Path) -> CheckResult:
     return replace(result, name=f"packaging {packaging} equals the reference")
 
 
+@reported
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packaging", nargs="+", choices=NAMES, default=list(NAMES), help="which (both)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="model folder (default: $REMAC_MODEL, then build/rover-m)")
     parser.add_argument("--sample", type=Path, default=SAMPLE, metavar="PICTURE", help="picture to check with")
     options = parser.parse_args(arguments)
-    try:
-        from export.to_packaging import export_packaging
-        model = load_model(options.model)
-        checks = []
-        for packaging in options.packaging:
-            export_packaging(model.network, packaging, model.folder / packaging)
-            checks.append(check(model, packaging, options.sample))
-    except RemacError as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        print(f"remac: {error.name} is not installed: pip install -e '.[export]', or run `make encoder`", file=sys.stderr)
-        return 1
+    from export.to_packaging import export_packaging
+    model = load_model(options.model)
+    checks = []
+    for packaging in options.packaging:
+        export_packaging(model.network, packaging, model.folder / packaging)
+        checks.append(check(model, packaging, options.sample))
     print(render([Section("packagings", [("pass" if c.passed else "FAIL", c.name, c.detail) for c in checks])]))
     return 0 if all(c.passed for c in checks) else 1
 

@@ -21,6 +21,7 @@ from typing import Any
 if not __package__:     # run as a script: its own folder is on the path, the checkout is not
     sys.path[:1] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "runtime")]
 
+from export.command import reported
 from export.report import CheckResult, Section, plain, render
 from remac_runtime.bench.cost import STAGES
 from remac_runtime.errors import RemacError
@@ -245,16 +246,10 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+@reported
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    try:
-        report = build(options)
-    except RemacError as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        print(f"remac: {error.name} is not installed: pip install -e '.[export]', or run `make encoder`", file=sys.stderr)
-        return 1
+    report = build(options)
     print(json.dumps(plain({**asdict(report), "passed": report.passed}), indent=1) if options.json else render(sections(report)))
     for check in report.checks:
         if not check.passed:
