@@ -1,32 +1,36 @@
-"""MarsQE beside its baselines on the test crops: `python -m benchmarks.enhance` -> benchmarks/results/enhance.json, resumable.
+"""MarsQE beside its baselines on both evaluation sets: `python -m benchmarks.enhance` -> benchmarks/results/enhance.json, resumable.
 
-For every setting of JPEG, HEVC and REMAC: the codec alone, AR-CNN, DnCNN, MarsQE-lite and MarsQE (Table III of the paper). At one setting, what the
-references bring, with the trained network as it is: none, of a wrong class, of one class only (not retrained, unlike the paper's Table V). What was
-measured with other weights is measured anew.
+For every setting of JPEG, HEVC and REMAC: the codec alone, AR-CNN, DnCNN, MarsQE-lite and MarsQE (Table III of the paper). At one setting, on the
+test crops, what the references bring, with the trained network as it is: none, of a wrong class, of one class only (`benchmarks.enhance_modules`
+trains anew for the paper's Table V). What was measured with other weights is measured anew.
 """
 from __future__ import annotations
 
 import argparse
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.datasets import DataMissingError, EvalImage, data_root, evaluation_images, pixel_hash
+from benchmarks.datasets import EVALUATION_SETS, DataMissingError, EvalImage, data_root, evaluation_images, pixel_hash
 from benchmarks.enhance_metrics import NAMES, measures
 from benchmarks.enhance_models import Mars, Planes, baseline, cost_of
 from benchmarks.enhance_settings import coded
 from benchmarks.store import RESULTS, write_json
 from remac.coded import HEVC, JPEG, REMAC, SETTINGS, flat_tables
-from remac.marsqe import INDEX_FILE
+from remac.marsqe import INDEX_FILE, MarsQE
 from remac.matching import jpeg
-from remac.segmenter import CLASS_NAMES
+from remac.segmenter import CLASS_NAMES, load_segmenter
 from remac.train_segmenter import evaluate
 from remac_runtime.enhance.matching import cut_dictionary, join_dictionary
 
@@ -57,10 +61,9 @@ class Setting:
         return coded(self.kind, self.number, picture), flat_tables(self.kind, self.number)
 
 
-SCHEMA = 2
-ABLATED = Setting(JPEG, 30)
+SCHEMA = 3
+ABLATED, ABLATED_SET = Setting(JPEG, 30), "test"
 ALL_SETTINGS = tuple(Setting(kind, number) for kind in (JPEG, HEVC, REMAC) for number in SETTINGS[kind])
-PASSES: tuple[tuple[Setting, tuple[str, ...]], ...] = ((ABLATED, ()), *((s, ()) for s in ALL_SETTINGS if s != ABLATED), (ABLATED, ABLATIONS))
 
 
 def identity(path: Path) -> str:
@@ -87,34 +90,56 @@ def runs_of(kind: str, method: str) -> str:
     return BASELINE_RUNS.get(kind, "{}").format(method) if method in BASELINES else method
 
 
-def measure_image(image: EvalImage, entry: dict[str, Any], mars: Mars, baselines: Mapping[str, Enhance], setting: Setting,
-                  ablations: tuple[str, ...]) -> None:
-    """Fill in what is missing of one picture in one setting."""
-    raw = image.load()
-    entry.setdefault("pixels", pixel_hash(raw))
-    methods = entry.setdefault("settings", {}).setdefault(setting.key, {})
-    wanted = {f"marsqe/{ablation}".rstrip("/"): ablation for ablation in ("", *ablations)}
-    missing = [name for name in BASELINES if setting.kind in BASELINE_RUNS and runs_of(setting.kind, name) in baselines and name not in methods]
-    if not missing and methods.keys() >= {setting.kind, *wanted}:
-        return
-    compressed, tables = setting.apply(raw)
-    methods.setdefault(setting.kind, measures(raw, compressed))
-    methods |= {name: measures(raw, baselines[runs_of(setting.kind, name)](compressed)) for name in missing}
-    for name in wanted.keys() - methods.keys():
-        found = mars(compressed, tables, wanted[name], bound=setting.kind == JPEG)
-        methods |= {name.replace("marsqe", method): measures(raw, picture) for method, picture in found.items()}
-    entry["settings"][setting.key] = methods
+@dataclass(frozen=True)
+class Models:
+    """MarsQE with the references of all settings, and the baselines by run."""
+
+    mars: Mars
+    baselines: Mapping[str, Enhance]
 
 
-def summary(content: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
-    """Means over the pictures that have everything: {setting: {method: {measure: mean, "gain": dB over the codec}}}."""
+@dataclass(frozen=True)
+class Job:
+    """What is missing of one picture in one setting: the codec and the baselines by name, MarsQE by ablation."""
+
+    image: EvalImage
+    setting: Setting
+    others: tuple[str, ...]
+    ablations: tuple[str, ...]
+
+
+def job(image: EvalImage, setting: Setting, runs: Mapping[str, str], content: Mapping[str, Any]) -> Job | None:
+    """What has still to be measured, given the baselines' runs and earlier results; None if nothing."""
+    have = content["images"].get(image.key, {}).get("settings", {}).get(setting.key, {})
+    baselines = [name for name in BASELINES if setting.kind in BASELINE_RUNS and runs_of(setting.kind, name) in runs]
+    ablated = setting == ABLATED and image.set_name == ABLATED_SET
+    others = tuple(name for name in (setting.kind, *baselines) if name not in have)
+    ablations = tuple(name for name in ("", *(ABLATIONS if ablated else ())) if f"marsqe/{name}".rstrip("/") not in have)
+    return Job(image, setting, others, ablations) if others or ablations else None
+
+
+def measure(job: Job, models: Models) -> tuple[str, dict[str, dict[str, float]]]:
+    """The hash of the picture's pixels, and the measures of each method that the job names."""
+    raw, kind = job.image.load(), job.setting.kind
+    compressed, tables = job.setting.apply(raw)
+    pictures = {name: compressed if name == kind else models.baselines[runs_of(kind, name)](compressed) for name in job.others}
+    for ablation in job.ablations:
+        found = models.mars(compressed, tables, ablation, bound=kind == JPEG)
+        pictures |= {f"{method}/{ablation}".rstrip("/"): picture for method, picture in found.items()}
+    return pixel_hash(raw), {name: measures(raw, picture) for name, picture in pictures.items()}
+
+
+def summary(content: Mapping[str, Any], set_name: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Means over the pictures of a set that have everything: {setting: {method: {measure: mean, "gain": dB over the codec, "worst": its least}}}."""
     result: dict[str, dict[str, dict[str, float]]] = {}
+    images = [image["settings"] for key, image in content["images"].items() if key.startswith(f"{set_name}/")]
     for setting in ALL_SETTINGS:
-        rows = [image["settings"][setting.key] for image in content["images"].values() if setting.key in image.get("settings", {})]
+        rows = [settings[setting.key] for settings in images if setting.key in settings]
         names = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
         means = {name: {m: float(np.mean([row[name][m] for row in rows])) for m in NAMES} for name in names}
-        for values in means.values():
-            values["gain"] = values["psnr"] - means[setting.kind]["psnr"]
+        for name, values in means.items():
+            gains = [row[name]["psnr"] - row[setting.kind]["psnr"] for row in rows]
+            values |= {"gain": float(np.mean(gains)), "worst": min(gains), "pictures": len(rows)}
         if means:
             result[setting.key] = means
     return result
@@ -122,31 +147,60 @@ def summary(content: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]
 
 def training_of_shipped(weights: Path) -> dict[str, Any]:
     """How the shipped MarsQE was trained: the sums over its stages."""
-    stages = json.loads((weights / INDEX_FILE).read_text())["models"][JPEG]["stages"]
+    stages = json.loads((weights / INDEX_FILE).read_text())["model"]["stages"]
     totals = {key: sum(stage[key] for stage in stages) for key in ("steps", "patches", "seconds")}
     return {**totals, "device": " and ".join(sorted({stage["device"] for stage in stages}))}
 
 
 def training_of(run: Path) -> dict[str, Any]:
-    """How a run trained, from its folder."""
+    """How a run and those that it started from were trained, from their folders."""
     import torch
     state = torch.load(run / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
     config = json.loads((run / "config.json").read_text())
-    patches = state["step"] * config["train"]["batch"]
-    return {"steps": state["step"], "seconds": round(state["seconds"]), "patches": patches, "device": config["device"]}
+    before = training_of(Path(config["start"]).parent) if config.get("start") else {"steps": 0, "seconds": 0, "patches": 0}
+    own = {"steps": state["step"], "seconds": round(state["seconds"]), "patches": state["step"] * config["train"]["batch"]}
+    return {**{key: own[key] + before[key] for key in own}, "device": config["device"]}
 
 
-def open_models(weights: Path, runs: Path, half: bool) -> tuple[Mars, dict[str, Enhance], dict[str, str]]:
-    """MarsQE with the references of all settings, the baselines that are there by run, and which weights they are."""
+def found_runs(runs: Path) -> dict[str, str]:
+    """The baselines' runs that are there, and which weights they are."""
+    names = [runs_of(kind, name) for kind in BASELINE_RUNS for name in BASELINES]
+    return {name: identity(runs / name / "checkpoint.pt") for name in names if (runs / name / "checkpoint.pt").exists()}
+
+
+def weights_of_marsqe(weights: Path) -> str:
+    return identity(weights / json.loads((weights / INDEX_FILE).read_text())["model"]["file"])
+
+
+@cache
+def open_models(weights: Path, runs: Path, half: bool) -> Models:
+    """MarsQE with the references of all settings, and the baselines of `found_runs`."""
     mars = Mars(weights, half)
     mosaic = join_dictionary(mars.dictionary.patches)
     for setting in ALL_SETTINGS:
         if setting.kind != JPEG:
             mars.dictionary.add(flat_tables(setting.kind, setting.number), cut_dictionary(coded(setting.kind, setting.number, mosaic)).patches)
-    found = [runs_of(kind, name) for kind in BASELINE_RUNS for name in BASELINES if (runs / runs_of(kind, name) / "checkpoint.pt").exists()]
-    index = json.loads((weights / INDEX_FILE).read_text())["models"][JPEG]
-    identities = {"marsqe": identity(weights / index["file"]), **{name: identity(runs / name / "checkpoint.pt") for name in found}}
-    return mars, {name: baseline(runs / name, half) for name in found}, identities
+    return Models(mars, {name: baseline(runs / name, half) for name in found_runs(runs)})
+
+
+def measure_in_worker(job: Job, weights: Path, runs: Path, half: bool) -> tuple[str, dict[str, dict[str, float]]]:
+    """`measure` with the models of these folders, which each process opens once."""
+    return measure(job, open_models(weights, runs, half))
+
+
+def measure_all(jobs: list[Job], options: argparse.Namespace, content: dict[str, Any]) -> None:
+    """All jobs on worker processes; what is done is written at once."""
+    import torch
+    from tqdm import tqdm
+    models = options.weights, options.runs, not options.float32
+    with ProcessPoolExecutor(options.processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        futures = {pool.submit(measure_in_worker, job, *models): job for job in jobs}
+        for future in tqdm(as_completed(futures), total=len(futures), unit="picture"):
+            job, (pixels, methods) = futures[future], future.result()
+            entry = content["images"].setdefault(job.image.key, {"pixels": pixels, "settings": {}})
+            entry["settings"].setdefault(job.setting.key, {}).update(methods)
+            content["summary"] = {set_name: summary(content, set_name) for set_name in EVALUATION_SETS}
+            write_json(options.out, content)
 
 
 def main(arguments: list[str]) -> int:
@@ -156,26 +210,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--weights", type=Path, default=Path("weights/marsqe"))
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs arcnn, dncnn, and those for HEVC, where there are any")
     parser.add_argument("--kinds", nargs="+", choices=sorted(SETTINGS), default=sorted(SETTINGS), help="measure only what is missing of these")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="worker processes, one thread each")
     parser.add_argument("--float32", action="store_true", help="convolutions in single precision instead of bfloat16")
     parser.add_argument("--out", type=Path, default=RESULTS / "enhance.json")
     options = parser.parse_args(arguments)
     try:
-        images = evaluation_images(options.data, ("test",))
+        images = evaluation_images(options.data)
     except DataMissingError as error:
         print(f"remac: {error}", file=sys.stderr)
         return 2
-    mars, baselines, identities = open_models(options.weights, options.runs, not options.float32)
-    content = kept(options.out, identities, "float32" if options.float32 else "bfloat16")
-    content["cost"] = cost_of(mars.model)
-    content["training"] = {"marsqe": training_of_shipped(options.weights), **{name: training_of(options.runs / name) for name in baselines}}
-    content["segmentation"] = evaluate(mars.segmenter, data_root(options.data))
-    for setting, ablations in (chosen for chosen in PASSES if chosen[0].kind in options.kinds):
-        for done, image in enumerate(images, 1):
-            measure_image(image, content["images"].setdefault(image.key, {}), mars, baselines, setting, ablations)
-            content["summary"] = summary(content)
-            write_json(options.out, content)
-            gains = ", ".join(f"{name} {values['gain']:+.3f}" for name, values in content["summary"].get(setting.key, {}).items())
-            print(f"{setting.key}, {done}/{len(images)} {image.key}: {gains}", flush=True)
+    runs = found_runs(options.runs)
+    content = kept(options.out, {"marsqe": weights_of_marsqe(options.weights), **runs}, "float32" if options.float32 else "bfloat16")
+    content["cost"] = cost_of(MarsQE())
+    content["training"] = {"marsqe": training_of_shipped(options.weights), **{name: training_of(options.runs / name) for name in runs}}
+    content["segmentation"] = evaluate(load_segmenter(options.weights), data_root(options.data))
+    every = (job(image, setting, runs, content) for setting in ALL_SETTINGS if setting.kind in options.kinds for image in images)
+    measure_all([found for found in every if found], options, content)
     return 0
 
 

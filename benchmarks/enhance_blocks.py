@@ -21,6 +21,9 @@ PAPER_PSNR: Mapping[str, Mapping[str, float]] = {
 }
 # Section V-B: TMAC at 1152x1600; parameters in millions, 67.0 % below and 26.6 % above CBDNet's 4.34.
 PAPER_COST = {"marsqe-lite": (0.99, 1.43), "marsqe": (1.44, 5.49)}
+# Table V, MarsQE-lite: the PSNR of the three networks less that of JPEG.
+PAPER_MODULES = {"fused": 34.44 - 32.44, "added": 34.35 - 32.44, "plain": 34.31 - 32.44}
+MODULE_TITLES = {"fused": "as it is", "added": "a sum instead of TFM", "plain": "no TFM, no TEM, no references"}
 ABLATION_TITLES = {
     "": "as it is", "no-reference": "no reference", "wrong-class": "reference of a wrong class", "one-class-map": "NLM over all classes",
     "only-sand": "sand only", "only-soil": "soil only", "only-rock": "rock only", "only-sky": "sky only",
@@ -28,22 +31,27 @@ ABLATION_TITLES = {
 
 
 def quality(sources: Sources) -> str:
-    """Means over the test crops by setting and method."""
+    """Means over the pictures of each set by setting and method, and the least gain of a picture."""
     result = sources["enhance"]
     rows = []
-    for setting, methods in result["summary"].items():
+    for setting, methods in result["summary"]["test"].items():
         kind, _, value = setting.partition(" ")
         paper = PAPER_PSNR.get(setting, {})
+        elsewhere = result["summary"]["frames"].get(setting, {})
         for name in (name for name in TITLES if name in methods):
             values = methods[name]
-            gain = f"{values['gain']:+.2f}" if name not in KINDS else MISSING
             theirs = f"{paper[name] - paper[kind]:+.2f}" if name in paper and name not in KINDS else MISSING
-            rows.append((f"{KINDS[kind]} {value}", TITLES[name], number(values["psnr"]), gain, theirs, number(values["psnr_b"]),
-                         number(values["ssim"], 3), number(values["ms_ssim"], 3)))
-    head = ("setting", "method", "PSNR, dB", "gain, dB", "gain in the paper", "PSNR-B, dB", "SSIM", "MS-SSIM")
+            gains = [f"{v[key]:+.2f}" if v and name not in KINDS else MISSING for v in (values, elsewhere.get(name)) for key in ("gain", "worst")]
+            rows.append((f"{KINDS[kind]} {value}", TITLES[name], number(values["psnr"]), *gains[:2], theirs, number(values["psnr_b"]),
+                         number(values["ssim"], 3), number(values["ms_ssim"], 3), *gains[2:]))
+    head = ("setting", "method", "PSNR, dB", "gain, dB", "least", "gain in the paper", "PSNR-B, dB", "SSIM", "MS-SSIM",
+            "Perseverance: gain, dB", "least")
+    crops, frames = (max((m["pictures"] for methods in result["summary"][name].values() for m in methods.values()), default=0)
+                     for name in ("test", "frames"))
     return "\n".join([table(head, rows, left=2), "", "Settings: JPEG quality, HEVC QP (intra, ipratio=1), REMAC quality. LPIPS: not available (its "
-                      f"backbone's weights are not at hand). Means over {len(result['images'])} pictures (not the pictures of the paper); "
-                      f"convolutions in {result['precision']}.", "", trained(result)])
+                      f"backbone's weights are not at hand). Means over the {crops} test crops of Curiosity (not the pictures of the paper); in the "
+                      f"last two columns over {frames} frames of Perseverance, whose cameras no network saw. Least: of the picture that gains "
+                      f"least. Convolutions in {result['precision']}.", "", trained(result)])
 
 
 def samples(sources: Sources) -> str:
@@ -73,13 +81,23 @@ def trained(result: Mapping[str, Any]) -> str:
 
 def references(sources: Sources) -> str:
     """What the references and the class map bring to the trained network; the paper retrained its networks (Table V)."""
-    methods = sources["enhance"]["summary"]["jpeg 30"]
+    methods = sources["enhance"]["summary"]["test"]["jpeg 30"]
     rows = []
     for ablation, title in ABLATION_TITLES.items():
         names = [f"{name}/{ablation}".rstrip("/") for name in ("marsqe-lite", "marsqe")]
         if all(name in methods for name in names):
             rows.append((title, *(f"{methods[name]['gain']:+.3f}" for name in names)))
     return table(("references, JPEG quality 30", "MarsQE-lite, dB", "MarsQE, dB"), rows, left=1)
+
+
+def modules(sources: Sources) -> str:
+    """MarsQE-lite trained anew without its modules, as in the paper's Table V (networks C and D), the same number of steps each."""
+    result = sources["enhance-modules"]
+    rows = [(MODULE_TITLES[name], f"{values['gain']:+.3f}", f"{PAPER_MODULES[name]:+.2f}", f"{values['steps']:,}", f"{values['seconds'] / 60:.0f}")
+            for name, values in result["networks"].items()]
+    head = ("MarsQE-lite, JPEG quality 30", "gain, dB", "gain in the paper", "steps", "minutes")
+    return "\n".join([table(head, rows, left=1), "", f"Each trained from the start with {result['patches']:,} patches, references from the first "
+                      f"step; means over {result['pictures']} test crops."])
 
 
 def segmentation(sources: Sources) -> str:

@@ -33,10 +33,12 @@ def to_picture(planes: Tensor, height: int, width: int) -> Planes:
 
 
 class Mars:
-    """MarsQE with its segmenter and dictionary."""
+    """MarsQE, the shipped one or `model`, with the shipped segmenter and dictionary; `post`: with the post-enhancement network too."""
 
-    def __init__(self, weights: Path, half: bool) -> None:
-        self.model: MarsQE = load_marsqe(weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(self, weights: Path, half: bool, model: MarsQE | None = None, post: bool = True) -> None:
+        chosen = (model or load_marsqe(weights)).eval()
+        self.model: MarsQE = chosen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.post = post
         self.segmenter: Segmenter = load_segmenter(weights)
         self.dictionary = Dictionary(load_dictionary(weights / DICTIONARY_FILE))
         self.half = half
@@ -76,9 +78,8 @@ class Mars:
         share = torch.zeros(len(index)) if ablation == "no-reference" else None
         bank = self.bank(tables).taken(index)
         with autocast("cpu") if self.half else torch.no_grad():
-            enhanced = self.model(planes, table, classes, bank, share)
-        assert enhanced.full is not None
-        results = {"-lite": enhanced.lite, "": enhanced.full}
+            enhanced = self.model(planes, table, classes, bank, share, self.post)
+        results = {"-lite": enhanced.lite} if enhanced.full is None else {"-lite": enhanced.lite, "": enhanced.full}
         if bound:
             results = {suffix: self._bound(result, planes, table, compressed.shape) for suffix, result in results.items()}
         return {f"marsqe{suffix}": to_picture(result, *compressed.shape[:2]) for suffix, result in results.items()}
@@ -91,13 +92,18 @@ class Mars:
         return result
 
 
+def averaged(run: Path) -> nn.Module:
+    """The network that a run trained."""
+    from remac.train_marsqe import build
+    state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+    model = build(state["name"])
+    model.load_state_dict(state["average"])
+    return model.eval()
+
+
 def baseline(run: Path, half: bool) -> Callable[[Planes], Planes]:
     """A trained baseline as a function from picture to picture."""
-    from remac.train_marsqe import build
-
-    state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
-    model = build(state["name"]).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    model.load_state_dict(state["average"])
+    model = averaged(run).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def enhance(compressed: Planes) -> Planes:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.enhance import Setting, open_models
+from benchmarks.enhance import Setting, open_models, weights_of_marsqe
 from benchmarks.metrics import psnr_db
 from benchmarks.store import RESULTS, write_json
 from remac.coded import HEVC, JPEG, REMAC
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--weights", type=Path, default=ROOT / "weights" / "marsqe")
     parser.add_argument("--out", type=Path, default=RESULTS / "enhance_pictures.json")
     options = parser.parse_args(arguments)
-    mars, _, identities = open_models(options.weights, options.weights, half=False)
+    mars = open_models(options.weights, options.weights, half=False).mars
     raw = np.asarray(Image.open(ROOT / SAMPLE).convert("RGB"))
     left, top, width, height = WINDOW
     page = np.full((len(SHOWN) * (height + GAP) - GAP, 3 * (width + GAP) - GAP, 3), 255, np.uint8)
@@ -46,7 +46,8 @@ def main(arguments: list[str]) -> int:
             page[y:y + height, x:x + width] = picture[top:top + height, left:left + width]
         rows.append({"setting": setting.key, "codec_psnr": round(psnr_db(raw, compressed), 2), "psnr": round(psnr_db(raw, enhanced), 2)})
     Image.fromarray(page).save(ROOT / PICTURE, quality=WEBP_QUALITY, method=6)
-    write_json(options.out, {"schema": 1, "weights": identities["marsqe"], "sample": SAMPLE.as_posix(), "window": list(WINDOW), "rows": rows})
+    write_json(options.out, {"schema": 1, "weights": weights_of_marsqe(options.weights), "sample": SAMPLE.as_posix(), "window": list(WINDOW),
+                             "rows": rows})
     return 0
 
 

@@ -67,7 +67,7 @@ def subjects(model: Model) -> list[Subject]:
     backends = tuple(name for name in BACKENDS if name != "c99" or native.library is not None)
     found = [Subject(LATENTS, model.network.profile, model.folder / NETWORK_FILE, backends)]
     found += [Subject(DECODER, file.label, file.path, ENGINES) for file in ground_files(model.folder / GROUND_FOLDER)]
-    return found + [Subject(ENHANCER, file.label, file.path, ENGINES) for file in ground_files(model.folder / ENHANCE_FOLDER / "jpeg")]
+    return found + [Subject(ENHANCER, file.label, file.path, ENGINES) for file in ground_files(model.folder / ENHANCE_FOLDER)]
 
 
 # ---- PyTorch in place of ONNX Runtime
@@ -95,7 +95,7 @@ def torch_enhancer(weights: Path, lite: bool, properties: Mapping[str, str]) -> 
     """Sessions of the networks of an enhancer: `enhance`, `references`, `segmenter`."""
     from remac.marsqe import Bank, load_marsqe
     from remac.segmenter import load_segmenter
-    model, segmenter = load_marsqe(weights, "jpeg"), load_segmenter(weights)
+    model, segmenter = load_marsqe(weights), load_segmenter(weights)
 
     def enhance(picture: Any, tables: Any, trust: Any, classes: Any, index: Any, share: Any, **features: Any) -> Any:
         bank = Bank(*(tuple(features[f"{letter}{level}"] for level in (1, 2, 3)) for letter in "cr")).taken(index)

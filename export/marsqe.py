@@ -1,8 +1,7 @@
 """Export MarsQE: ONNX networks for `remac enhance`, and TensorRT engines of them.
 
-FOLDER/ground/enhance gets segmenter.onnx, the dictionary of references, and for each kind of compression KIND/NAME@VERSION.onnx,
-NAME-lite@VERSION.onnx (without the post-enhancement) and NAME@VERSION.references.onnx (opset 17), each checked against PyTorch. With --target
-engines are built from all.
+FOLDER/ground/enhance gets segmenter.onnx, the dictionary of references, NAME@VERSION.onnx, NAME-lite@VERSION.onnx (without the post-enhancement),
+and for both LABEL.references.onnx (opset 17), each checked against PyTorch. With --target engines are built from all.
 """
 from __future__ import annotations
 
@@ -22,12 +21,12 @@ import numpy as np
 
 from export.command import reported
 from export.report import CheckResult
-from remac_runtime.enhance.enhancer import DICTIONARY_FILE, SEGMENTER_FILE
+from remac_runtime.enhance.enhancer import DICTIONARY_FILE, SEGMENTER_FILE, TRAINED
 from remac_runtime.enhance.tiles import TILE
 from remac_runtime.errors import BadNetwork
 from remac_runtime.model import ENHANCE_FOLDER
 
-INDEX_FILE = "marsqe.json"      # of the weights folder: its networks by kind of compression
+INDEX_FILE = "marsqe.json"      # of the weights folder
 BOUND = 0.05                    # grey levels, before rounding, by which ONNX Runtime may differ from PyTorch
 RELATIVE = 1e-4                 # of the largest value: the same for features and logits
 REFERENCES = (1, 24, 24)        # least, usual and largest dictionary of an engine
@@ -57,8 +56,8 @@ def read_index(weights: Path) -> dict[str, Any]:
     path = weights / INDEX_FILE
     try:
         index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(index["models"], dict):
-            raise TypeError("models")
+        if not isinstance(index["model"]["kinds"], dict):
+            raise TypeError("kinds")
     except OSError as error:
         raise BadNetwork(f"{path}: cannot be read ({error.strerror}): train MarsQE first, or name its folder with --weights") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -66,12 +65,11 @@ def read_index(weights: Path) -> dict[str, Any]:
     return index
 
 
-def properties_of(index: Mapping[str, Any], kind: str, label: str) -> dict[str, str]:
-    """Metadata of a network: its label, which decoder shows the dictionary, and the qualities it was trained for."""
-    model = index["models"][kind]
-    trained = {"trained": " ".join(str(quality) for quality in model["trained"])} if "trained" in model else {}
+def properties_of(index: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata of the networks: the qualities of each kind of compression that they were trained for, and which decoder shows the dictionary."""
+    trained = {TRAINED + kind: f"{least} {greatest}" for kind, (least, greatest) in index["model"]["kinds"].items()}
     decoder = {"dictionary_decoder": index["dictionary"]["decoder"]} if "decoder" in index.get("dictionary", {}) else {}
-    return {"ground": f"{kind}/{label}", **trained, **decoder}
+    return {**trained, **decoder}
 
 
 def export_model(model: Any, folder: Path, name: str, version: int, properties: Mapping[str, str]) -> list[Exported]:
@@ -138,10 +136,8 @@ def export_all(weights: Path, folder: Path) -> list[Exported]:
     temporary = out / f"{DICTIONARY_FILE}.tmp"
     shutil.copyfile(weights / index["dictionary"]["file"], temporary)
     temporary.replace(out / DICTIONARY_FILE)
-    for kind, model in index["models"].items():
-        name, version = model.get("name", "marsqe"), int(model.get("version", index["version"]))
-        exported += export_model(load_marsqe(weights, kind), out / kind, name, version, properties_of(index, kind, f"{name}@{version}"))
-    return exported
+    model = index["model"]
+    return exported + export_model(load_marsqe(weights), out, model["name"], int(model["version"]), properties_of(index))
 
 
 def parser() -> argparse.ArgumentParser:

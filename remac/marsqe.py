@@ -383,11 +383,11 @@ def loss_of(enhanced: Enhanced, raw: Tensor, weight: float = 1.0) -> Tensor:
     return lite if enhanced.full is None else lite + weight * (enhanced.full - raw).square().mean((1, 2, 3))
 
 
-def load_marsqe(folder: Path, kind: str = "jpeg") -> MarsQE:
-    """The shipped model for one kind of compression, float32, evaluation mode."""
+def load_marsqe(folder: Path) -> MarsQE:
+    """The shipped model, float32, evaluation mode."""
     from remac.tensors import load_tensors
     from remac.weights import unpacked
-    entry = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["models"][kind]
+    entry = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["model"]
     model = MarsQE()
     model.load_state_dict(unpacked(load_tensors(folder / entry["file"])[0]))
     return model.eval()

@@ -1,7 +1,7 @@
 """Ship what was trained: `python -m remac.marsqe_weights runs/marsqe --segmenter runs/segmenter` writes weights/marsqe.
 
-The averaged weights are stored as int8 with a scale per output channel (`packed_model`), the rest in half precision; marsqe.json lists the
-models by kind of compression and the dictionary of references.
+The averaged weights are stored as int8 with a scale per output channel (`packed_model`), the rest in half precision; marsqe.json names
+the model with the kinds of compression that it is for, and the dictionary of references.
 """
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from remac.coded import JPEG, REMAC, SETTINGS
+from remac.coded import SETTINGS
 from remac.marsqe import INDEX_FILE
 from remac.matching import DICTIONARY_FILE
 from remac.segmenter import SEGMENTER_FILE
@@ -23,7 +23,7 @@ from remac.train_codec import write_atomically
 from remac.weights import packed_model
 
 RECORD_FILE = "dictionary.json"
-WEIGHTS_FILE, VERSION = f"marsqe{SUFFIX}", 2
+WEIGHTS_FILE, VERSION, SCHEMA = f"marsqe{SUFFIX}", 3, 2
 
 
 def stage(run: Path) -> dict[str, Any]:
@@ -36,27 +36,27 @@ def stage(run: Path) -> dict[str, Any]:
             "patches": state["step"] * config["train"]["batch"], "seconds": round(state["seconds"])}
 
 
-def write_model(runs: list[Path], folder: Path, kinds: list[str]) -> dict[str, dict[str, Any]]:
-    """The weights file from the last run's checkpoint; returns the entries of the index by kind. Raises what `stage` raises."""
+def write_model(runs: list[Path], folder: Path, kinds: list[str]) -> dict[str, Any]:
+    """The weights file from the last run's checkpoint; returns its entry of the index. Raises what `stage` raises."""
     stages = [stage(run) for run in runs]
     state = torch.load(runs[-1] / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
     save_tensors(folder / WEIGHTS_FILE, packed_model(state["average"]), {"version": str(VERSION), "name": "marsqe"})
-    entry = {"file": WEIGHTS_FILE, "name": "marsqe", "version": VERSION, "stages": stages}
-    return {kind: {**entry, "trained": [min(SETTINGS[kind]), max(SETTINGS[kind])]} for kind in kinds}
+    return {"file": WEIGHTS_FILE, "name": "marsqe", "version": VERSION, "stages": stages,
+            "kinds": {kind: [min(SETTINGS[kind]), max(SETTINGS[kind])] for kind in kinds}}
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m remac.marsqe_weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs of remac.train_marsqe, each started from the one before")
     parser.add_argument("--segmenter", type=Path, help="folder of a run of remac.train_segmenter (else its weights stay as they are)")
-    parser.add_argument("--kinds", nargs="+", choices=sorted(SETTINGS), default=[JPEG, REMAC],
-                        help="kinds of compression that it was trained for and that `remac` uses it for (jpeg remac)")
+    parser.add_argument("--kinds", nargs="+", choices=sorted(SETTINGS), default=sorted(SETTINGS),
+                        help=f"kinds of compression that it was trained for ({' '.join(sorted(SETTINGS))})")
     parser.add_argument("--out", type=Path, default=Path("weights/marsqe"))
     options = parser.parse_args(arguments)
     index_file = options.out / INDEX_FILE
     try:
-        index: dict[str, Any] = json.loads(index_file.read_text()) if index_file.exists() else {"schema": 1, "version": 1}
-        index["models"] = write_model(options.runs, options.out, options.kinds)
+        index: dict[str, Any] = json.loads(index_file.read_text()) if index_file.exists() else {"schema": SCHEMA}
+        index["model"] = write_model(options.runs, options.out, options.kinds)
         index["dictionary"] = {"file": DICTIONARY_FILE, **json.loads((options.out / RECORD_FILE).read_text())}
         if options.segmenter:
             shutil.copyfile(options.segmenter / SEGMENTER_FILE, options.out / SEGMENTER_FILE)

@@ -1,7 +1,6 @@
 """Ground networks for the small random model: a decoder that shows the first latents, built node by node, and a MarsQE of few channels."""
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,9 +97,8 @@ def write_small_enhancer(folder: Path, trained: str = "20 50") -> None:
     from remac_runtime.images import Picture
     from remac_runtime.model import ENHANCE_FOLDER, load_model
     from remac_runtime.terrain import terrain
-    out, properties = folder / ENHANCE_FOLDER, {"dictionary_decoder": SMALL_DECODER, "trained": trained}
-    assert all(one.check.passed for one in export_model(small_marsqe(), out / "jpeg", "marsqe", 1, properties))
-    shutil.copytree(out / "jpeg", out / "remac")
+    out, properties = folder / ENHANCE_FOLDER, {"dictionary_decoder": SMALL_DECODER, "trained.jpeg": trained, "trained.remac": "10 50"}
+    assert all(one.check.passed for one in export_model(small_marsqe(), out, "marsqe", 1, properties))
     assert export_segmenter(Segmenter().eval(), out / "segmenter.onnx").check.passed
     with Encoder(load_model(folder), "numpy") as encoder:
         (out / "dictionary.rmc").write_bytes(encoder.encode(Picture(terrain(512, 768, 4)), EncodeOptions(60)))

@@ -152,7 +152,8 @@ def test_an_unknown_decoder_lists_those_there(place: Path, tmp_path: Path, capsy
 
 def test_a_worker_with_another_decoder_refuses(place: Path, tmp_path: Path) -> None:
     """Machines whose model folders differ must not mix their pictures in one archive."""
-    task = Task(str(place / "in" / "0.rmc"), str(tmp_path / "0.png"), Settings(str(place), "moderate@1", {}, {"decoder": "0" * 64}, backend="numpy"))
+    settings = Settings(str(place), "moderate@1", None, {"decoder": "0" * 64}, backend="numpy")
+    task = Task(str(place / "in" / "0.rmc"), str(tmp_path / "0.png"), settings)
     result = archive_task.perform(task)
     assert result.error is not None and "is another moderate@1 than where the run was started" in result.error and not (tmp_path / "0.png").exists()
 
@@ -162,7 +163,7 @@ def test_a_worker_with_another_decoder_refuses(place: Path, tmp_path: Path) -> N
 def tasks_of(place: Path, out: Path) -> list[Task]:
     options = cli.build_parser().parse_args(["ground", str(place / "in"), "-o", str(out), "--model", str(place), "--backend", "numpy"])
     pairs = archive.collect(options.inputs, out, False)
-    settings = archive.settings_of(options, (source for source, _ in pairs))
+    settings = archive.settings_of(options)
     return [Task(str(source), str(output), settings) for source, output in pairs]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from remac_runtime import packets
 from remac_runtime.cli import DEBUG_VARIABLE, describe
 from remac_runtime.codec import Decoded, Decoder, EncodeOptions, Encoder
-from remac_runtime.enhance.enhancer import REMAC, Enhancer
+from remac_runtime.enhance.enhancer import Enhancer
 from remac_runtime.errors import BadInput
 from remac_runtime.exits import Exit, UsageError
 from remac_runtime.format import NO_REFERENCE, SIDE_MAX
@@ -176,7 +176,7 @@ def decode(options: argparse.Namespace) -> int:
 
 
 def _enhancer(decoder: Decoder, options: argparse.Namespace) -> Enhancer:
-    enhancer = Enhancer(decoder.model, REMAC, threads=options.threads, engine=options.ground_engine, backend=options.backend)
+    enhancer = Enhancer(decoder.model, threads=options.threads, engine=options.ground_engine, backend=options.backend)
     enhancer.watch = watcher("tile")
     return enhancer
 

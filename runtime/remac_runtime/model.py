@@ -12,7 +12,7 @@ MODEL_VARIABLE = "REMAC_MODEL"
 DEFAULT_MODEL = Path("build", "rover-m")
 NETWORK_FILE, BANK_FILE = "network.rmn", "bank.rmb"
 GROUND_FOLDER = Path("ground")              # NAME@VERSION.onnx of each ground decoder (ground.py)
-ENHANCE_FOLDER = GROUND_FOLDER / "enhance"  # NAME@VERSION.onnx of each enhancement network (enhance.py)
+ENHANCE_FOLDER = GROUND_FOLDER / "enhance"  # NAME@VERSION.onnx of each enhancement network (enhance/enhancer.py)
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from remac_runtime.archive.task import DECODER, STREAM_SUFFIXES, Result, Settings, Task, is_picture, sha256
+from remac_runtime.archive.task import DECODER, ENHANCER, STREAM_SUFFIXES, Result, Settings, Task, sha256
 from remac_runtime.archive.workers import in_process, in_processes, on_cluster
-from remac_runtime.enhance.enhancer import JPEG, MAKER, PICTURE_SUFFIXES, REMAC
+from remac_runtime.enhance.enhancer import PICTURE_SUFFIXES, find_enhancer
 from remac_runtime.exits import Exit, UsageError
 from remac_runtime.ground import find_ground
-from remac_runtime.model import ENHANCE_FOLDER, GROUND_FOLDER, model_folder
+from remac_runtime.model import GROUND_FOLDER, model_folder
 from remac_runtime.progress import Progress
 
 OUTPUT_SUFFIX = ".png"
@@ -24,7 +24,7 @@ OUTPUT_SUFFIX = ".png"
 
 def run(options: argparse.Namespace) -> int:
     pairs = collect(options.inputs, Path(options.output), options.enhance)
-    settings = settings_of(options, (source for source, _ in pairs))
+    settings = settings_of(options)
     tasks = [Task(str(source), str(output), settings) for source, output in pairs]
     results = []
     with Progress(len(tasks), "file") as bar:
@@ -48,14 +48,12 @@ def perform_all(tasks: Sequence[Task], workers: int, scheduler: str | None) -> I
     return in_process(tasks) if workers == 1 or len(tasks) == 1 else in_processes(tasks, min(workers, len(tasks)))
 
 
-def settings_of(options: argparse.Namespace, sources: Iterable[Path]) -> Settings:
-    """The networks are chosen once, here, so that all workers use the same; only those that the sources need. Raises RemacError."""
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The networks are chosen once, here, so that all workers use the same. Raises RemacError."""
     folder = model_folder(options.model).resolve()
-    kinds = sorted({JPEG if is_picture(source) else REMAC for source in sources}) if options.enhance else []
-    decoder = find_ground(folder / GROUND_FOLDER, options.decoder)
-    enhancers = {kind: find_ground(folder / ENHANCE_FOLDER / kind, None, "enhancement network", maker=MAKER) for kind in kinds}
-    hashes = {kind: sha256(file.path.read_bytes()) for kind, file in {DECODER: decoder, **enhancers}.items()}
-    return Settings(str(folder), decoder.label, {kind: file.label for kind, file in enhancers.items()}, hashes,
+    files = {DECODER: find_ground(folder / GROUND_FOLDER, options.decoder), **({ENHANCER: find_enhancer(folder)} if options.enhance else {})}
+    hashes = {key: sha256(file.path.read_bytes()) for key, file in files.items()}
+    return Settings(str(folder), files[DECODER].label, files[ENHANCER].label if options.enhance else None, hashes,
                     options.ground_engine, options.backend, options.threads)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from remac_runtime import packets
 from remac_runtime.codec import Decoder
-from remac_runtime.enhance.enhancer import JPEG, PICTURE_SUFFIXES, REMAC, Enhancer
+from remac_runtime.enhance.enhancer import PICTURE_SUFFIXES, Enhancer
 from remac_runtime.errors import BadInput, RemacError
 from remac_runtime.ground import GroundDecoder
 from remac_runtime.images import Picture, save_picture, temporary_prefix
@@ -23,18 +23,18 @@ from remac_runtime.model import load_model
 from remac_runtime.png import png_text
 
 STREAM_SUFFIXES = (".rmc",)
-DECODER = "decoder"         # beside the kinds of compression: the key of the ground decoder's hash
+DECODER, ENHANCER = "decoder", "enhancer"       # keys of the networks' hashes
 SOURCE, LOST = "remac-source", "remac-lost-bands"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How all files of a run are done. Networks are NAME@VERSION; `enhancers` by kind of compression, none where files are not enhanced; `hashes`
-    are the SHA-256 of their files by `decoder` or kind."""
+    """How all files of a run are done. Networks are NAME@VERSION; `enhancer` is None where files are not enhanced; `hashes` are the SHA-256 of
+    their files by DECODER or ENHANCER."""
 
     model: str
     decoder: str
-    enhancers: Mapping[str, str]
+    enhancer: str | None
     hashes: Mapping[str, str]
     engine: str = "onnxruntime"
     backend: str | None = None
@@ -70,22 +70,23 @@ class Station:
         self.model = load_model(settings.model)
         ground = GroundDecoder(self.model, settings.threads, settings.decoder, settings.engine)
         self.decoder = Decoder(self.model, settings.backend, settings.threads, ground)
-        self.enhancers = {kind: Enhancer(self.model, kind, label, threads=settings.threads, engine=settings.engine, backend=settings.backend)
-                          for kind, label in settings.enhancers.items()}
-        for kind, file in ((DECODER, ground.file), *((kind, enhancer.file) for kind, enhancer in self.enhancers.items())):
-            if sha256(file.path.read_bytes()) != settings.hashes[kind]:
+        self.enhancer = settings.enhancer and Enhancer(self.model, settings.enhancer, threads=settings.threads, engine=settings.engine,
+                                                       backend=settings.backend)
+        for key, file in ((DECODER, ground.file), *([(ENHANCER, self.enhancer.file)] if self.enhancer else [])):
+            if sha256(file.path.read_bytes()) != settings.hashes[key]:
                 raise BadInput(f"{file.path}: is another {file.label} than where the run was started: copy the model folder to all machines")
 
     def picture(self, source: Path, data: bytes) -> tuple[Picture, dict[str, str]]:
         """The picture of a file and the notes to write into it. Raises RemacError."""
         if is_picture(source):
-            enhanced = self.enhancers[JPEG].enhance_jpeg(data)
+            assert self.enhancer, "pictures are collected only to be enhanced"
+            enhanced = self.enhancer.enhance_jpeg(data)
             return enhanced.picture, enhanced.notes
         decoded = self.decoder.decode(data, False, packets.MAX_PIXELS)
         lost = {LOST: " ".join(map(str, decoded.report.lost_bands))} if decoded.report.lost_bands else {}
-        if REMAC not in self.enhancers:
+        if not self.enhancer:
             return decoded.picture, {**decoded.notes, **lost}
-        enhanced = self.enhancers[REMAC].enhance_decoded(decoded)
+        enhanced = self.enhancer.enhance_decoded(decoded)
         return enhanced.picture, {**decoded.notes, **enhanced.notes, **lost}
 
 
@@ -112,10 +113,10 @@ def sha256(content: bytes) -> str:
 
 def made_from(data: bytes, source: Path, settings: Settings) -> str:
     """Names the content of a source and all that its picture depends on beside: the text that a picture which is done carries."""
-    stages = [(JPEG, settings.enhancers[JPEG])] if is_picture(source) else [(DECODER, settings.decoder)]
-    if not is_picture(source) and REMAC in settings.enhancers:
-        stages.append((REMAC, settings.enhancers[REMAC]))
-    return " ".join([sha256(data), *(f"{label}:{settings.hashes[kind][:16]}" for kind, label in stages)])
+    stages = [] if is_picture(source) else [(DECODER, settings.decoder)]
+    if settings.enhancer:
+        stages.append((ENHANCER, settings.enhancer))
+    return " ".join([sha256(data), *(f"{label}:{settings.hashes[key][:16]}" for key, label in stages)])
 
 
 def perform(task: Task) -> Result:

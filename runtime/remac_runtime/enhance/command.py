@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remac_runtime.commands import Job, Outcome, plan, read_stream, run_jobs, warn
-from remac_runtime.enhance.enhancer import JPEG, Enhanced, Enhancer
+from remac_runtime.enhance.enhancer import Enhanced, Enhancer
 from remac_runtime.enhance.matching import CELL, CLASS_NAMES, CLASS_PIXELS
 from remac_runtime.images import Picture, save_picture
 from remac_runtime.model import load_model
@@ -23,7 +23,7 @@ _GAP, _LINE = 8, 18
 
 def run(options: argparse.Namespace) -> int:
     jobs = plan(options.images, options.output, ".png")
-    enhancer = Enhancer(load_model(options.model), JPEG, options.enhancer, threads=options.threads, tile=options.tile)
+    enhancer = Enhancer(load_model(options.model), options.enhancer, threads=options.threads, tile=options.tile)
     enhancer.watch = watcher("tile")
     return run_jobs(jobs, lambda job: _enhance_one(job, enhancer, options.map), options, "enhanced")
 

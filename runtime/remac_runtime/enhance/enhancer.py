@@ -1,7 +1,8 @@
 """MarsQE on the ground: a decoded picture and how coarsely it was quantised -> a picture without the traces of its compression.
 
-A model folder holds, in ground/enhance: segmenter.onnx, dictionary.rmc (the references, as a stream of the same codec), and for each kind of
-compression a folder with networks NAME@VERSION.onnx, and NAME@VERSION.references.onnx that encodes the references (export/marsqe.py).
+A model folder holds, in ground/enhance: segmenter.onnx, dictionary.rmc (the references, as a stream of the same codec), networks NAME@VERSION.onnx,
+and for each NAME@VERSION.references.onnx, which encodes the references (export/marsqe.py). One network mends all kinds of compression that its
+metadata names, with the range of qualities that it was trained for.
 """
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from remac_runtime.ground import GroundDecoder, GroundFile, OnnxSession, Session
 from remac_runtime.images import Picture, from_pixels, to_pixels
 from remac_runtime.model import ENHANCE_FOLDER, Model
 
-JPEG, REMAC = "jpeg", "remac"           # kinds of compression: folders of ENHANCE_FOLDER
+JPEG, REMAC = "jpeg", "remac"           # kinds of compression
+TRAINED = "trained."                    # metadata TRAINED + kind: the least and the greatest quality, with a space between
 PICTURE_SUFFIXES = (".jpg", ".jpeg")     # of files that `remac ground` enhances without decoding a stream
 SEGMENTER_FILE, DICTIONARY_FILE = "segmenter.onnx", "dictionary.rmc"
 MAKER = "python export/marsqe.py"
@@ -54,18 +56,23 @@ class _References:
     features: dict[str, NDArray[np.float32]]
 
 
+def find_enhancer(folder: Path, wanted: str | None = None) -> GroundFile:
+    """The enhancement network NAME@VERSION or NAME of a model folder, by default the newest. Raises BadNetwork, BadInput (not a name)."""
+    return find_ground(folder / ENHANCE_FOLDER, wanted, "enhancement network", "--enhancer", MAKER)
+
+
 class Enhancer:
-    """Enhances pictures of one kind of compression. Networks are opened when first used; references are kept for the last tables.
+    """Enhances JPEG pictures and decoded streams. Networks are opened when first used; references are kept for the last tables.
 
     `enhancer` is NAME@VERSION or NAME, by default the newest; `tile` bounds memory; `watch` may be set to
     what is called after each tile with the tiles done and in all.
     """
 
-    def __init__(self, model: Model, kind: str = JPEG, enhancer: str | None = None, *, threads: int = 1, engine: str = "onnxruntime",
-                 backend: str | None = None, tile: int = TILE) -> None:
-        self.model, self.kind, self.threads, self.engine, self.backend, self.tile = model, kind, threads, engine, backend, tile
+    def __init__(self, model: Model, enhancer: str | None = None, *, threads: int = 1, engine: str = "onnxruntime", backend: str | None = None,
+                 tile: int = TILE) -> None:
+        self.model, self.threads, self.engine, self.backend, self.tile = model, threads, engine, backend, tile
         self.folder = model.folder / ENHANCE_FOLDER
-        self.file: GroundFile = find_ground(self.folder / kind, enhancer, "enhancement network", "--enhancer", MAKER)
+        self.file = find_enhancer(model.folder, enhancer)
         self.watch: Callable[[int, int], None] = lambda done, total: None
         self._sessions: dict[Path, Session] = {}
         self._dictionary: Dictionary | None = None
@@ -78,7 +85,7 @@ class Enhancer:
         source = read_jpeg(data)
         pixels, classes, index = self._enhance(source, lambda: self._as_jpeg(source))
         return Enhanced(source.finished(pixels), self._notes, pixels, classes, index,
-                        self._warnings(nearest_quality(source.tables[0]), "quantised like JPEG quality"))
+                        self._warnings(JPEG, nearest_quality(source.tables[0]), "quantised like JPEG quality"))
 
     def enhance_decoded(self, decoded: Decoded) -> Enhanced:
         """A decoded stream, at the depth of its samples."""
@@ -86,19 +93,20 @@ class Enhancer:
         source = of_decoded(to_pixels(decoded.picture), stream_tables(header.quality), header.grey)
         pixels, classes, index = self._enhance(source, lambda: self._as_stream(decoded))
         return Enhanced(from_pixels(pixels, header.depth, header.grey), self._notes, pixels, classes, index,
-                        self._warnings(header.quality, "coded at quality"))
+                        self._warnings(REMAC, header.quality, "coded at quality"))
 
     @property
     def _notes(self) -> dict[str, str]:
         from remac_runtime import __version__
-        return {"Software": f"remac {__version__}", "remac-enhancer": f"{self.kind}/{self.file.label}"}
+        return {"Software": f"remac {__version__}", "remac-enhancer": self.file.label}
 
-    def _warnings(self, quality: int, what: str) -> tuple[str, ...]:
+    def _warnings(self, kind: str, quality: int, what: str) -> tuple[str, ...]:
         """The quantisation is described to the network, which also mends what it was not trained for, only less well: that is said."""
-        trained = self._properties().get("trained", "").split()
-        if len(trained) == 2 and not int(trained[0]) <= quality <= int(trained[1]):
-            return (f"{what} {quality}, {self.file.label} was trained for {trained[0]} to {trained[1]}: expect less",)
-        return ()
+        trained = self._properties().get(TRAINED + kind, "").split()
+        if len(trained) == 2 and int(trained[0]) <= quality <= int(trained[1]):
+            return ()
+        meant = " to ".join(trained) or "other compression"
+        return (f"{what} {quality}, {self.file.label} was trained for {meant}: expect less",)
 
     # ---- references
 
