@@ -130,6 +130,7 @@ def measure(model: Model, data: Path, rounds: int, say: Callable[[str], None]) -
     source = data / PICTURE
     if not source.is_file():
         raise DataMissingError(f"no picture {source}: set REMAC_DATA or --data to the folder that holds it")
+    before = bench_environment.state()      # of the machine without us
     with Encoder(model, "onnxruntime") as graphs, Encoder(model, OURS) as ours, tempfile.TemporaryDirectory() as scratch:
         subjects = {name: Subject(way, ours if way.backend == OURS else graphs, source, Path(scratch, name)) for name, way in WAYS.items()}
         say("verifying the bytes")
@@ -140,7 +141,7 @@ def measure(model: Model, data: Path, rounds: int, say: Callable[[str], None]) -
             raise bench.BenchFailed(f"the streams of {', '.join(streams)} differ: nothing was timed; run the tests")
         symbols = coded_symbols(subjects[OURS].encode)
         say("measuring the core")
-        before, machine = bench_environment.state(), roofline.measured()
+        machine = roofline.measured()
         say(f"timing {rounds} rounds")
         timings = timed(subjects, rounds)
         after = bench_environment.state()
