@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from remac.charts import chart
 from remac.coded import GRID, JPEG, SETTINGS, load_coded, of_other_camera
 from remac.data import PatchSampler, load_picture
 from remac.marsqe import CELL, CLASS_PIXELS
@@ -17,6 +18,7 @@ from remac.segmenter import Segmenter, cell_classes, class_map
 from remac_runtime.enhance.matching import texture
 
 CODED_SHARE = 0.5                  # of the patches are of pictures coded beforehand, where there are any
+CHART_SHARE = 0.06                 # of the other patches are drawn charts
 OTHER_SHARE = 0.1                  # of the patches are coded at any quality of OTHER_RANGE instead
 OTHER_RANGE = (10, 70)
 TYPICAL_MSE = {20: 79.0, 30: 60.0, 40: 50.0, 50: 43.0}       # of JPEG on the training patches: what makes the losses of the settings comparable
@@ -114,10 +116,16 @@ class CompressedPatches(PatchSampler):
 
     def _jpeg(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], float]:
         """A raw patch with its classes, the patch in JPEG, its tables, and a typical error."""
-        crop = self._one(rng).permute(1, 2, 0).numpy().astype(np.uint8)
+        crop, charted = self._one(rng), rng.random() < CHART_SHARE
+        if charted:
+            crop = torch.cat([chart(CELL, rng), crop[3:]])
+        pixels = crop.permute(1, 2, 0).numpy().astype(np.uint8)
         quality = int(rng.integers(*OTHER_RANGE)) if rng.random() < OTHER_SHARE else int(rng.choice(SETTINGS[JPEG]))
-        coded, tables = jpeg(np.ascontiguousarray(crop[..., :3]), quality)
-        return crop, coded, tables, TYPICAL_MSE[min(TYPICAL_MSE, key=lambda q: abs(q - quality))]
+        coded, tables = jpeg(np.ascontiguousarray(pixels[..., :3]), quality)
+        typical = TYPICAL_MSE[min(TYPICAL_MSE, key=lambda q: abs(q - quality))]
+        if charted:     # some lose nearly all to JPEG
+            typical = max(typical, float(np.square(pixels[..., :3] - coded.astype(np.float32)).mean()))
+        return pixels, coded, tables, typical
 
     def _beforehand(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], float]:
         """The same of a picture coded beforehand."""

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import enhance_metrics, enhance_models
-from remac import marsqe, train_marsqe, train_segmenter
+from remac import marsqe, marsqe_data, train_marsqe, train_segmenter
+from remac.charts import chart
 from remac.coded import HEVC, SETTINGS, coded_names, load_coded
 from remac.data import DataMissing, load_picture, other_camera, picture_paths
 from remac.marsqe import Bank, Enhanced, MarsQE, MarsQEConfig
@@ -304,6 +305,29 @@ def test_another_camera_shows_the_same_place() -> None:
     assert 80 in widths and len(widths) > 4
     assert 2 < sum(np.ptp(other[0, -1, :3].astype(int)) == 0 for other in others) < 22
     assert np.array_equal(others[3], other_camera(picture, 3))
+
+
+def test_charts_show_what_terrain_does_not() -> None:
+    """Pure colours, flat planes, grey pictures and noise all occur; a chart is a function of the generator's state."""
+    charts = [chart(64, np.random.default_rng(seed)) for seed in range(120)]
+    for drawn in charts:
+        assert drawn.shape == (3, 64, 64) and drawn.dtype == torch.float32
+        assert torch.equal(drawn, drawn.round().clamp(0, 255))
+    grey = sum(bool((drawn[0] == drawn[1]).all() and (drawn[1] == drawn[2]).all()) for drawn in charts)
+    assert 20 < grey < 80
+    assert any(set(drawn[:, 0, 0].tolist()) == {0.0, 255.0} for drawn in charts)
+    spreads = [drawn.std().item() for drawn in charts]
+    assert min(float((drawn - drawn.mean((1, 2), keepdim=True)).abs().max()) for drawn in charts) == 0 and max(spreads) > 80
+    assert torch.equal(charts[5], chart(64, np.random.default_rng(5)))
+
+
+def test_a_share_of_the_patches_are_charts(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They count by their own error, which may be a hundred times that of terrain, and keep the classes of the patch that they cover."""
+    monkeypatch.setattr(marsqe_data, "CHART_SHARE", 1.0)
+    monkeypatch.setattr(marsqe_data, "chart", lambda side, rng: torch.from_numpy(rng.integers(0, 2, (3, side, side)) * 255).float())
+    batch = CompressedPatches(picture_paths(data / "train"), 1).compressed_batch(4, 0, False)
+    errors = (batch.raw - batch.compressed).square().mean((1, 2, 3))
+    assert errors.min() > 500 and torch.allclose(batch.weight, 1 / errors, rtol=1e-4)
 
 
 def test_missing_coded_pictures_are_named(data: Path, coded: Path, tmp_path: Path) -> None:
