@@ -41,8 +41,9 @@ def hevc_coded(picture: Picture, qp: int) -> Picture:
 
 
 def remac_coded(picture: Picture, quality: int) -> Picture:
-    """uint8[H,W,3] through REMAC with the installed model's newest ground decoder."""
-    return decode(encode(picture, quality, {}), {})
+    """uint8[H,W,3] through REMAC with the ground decoder that the networks are trained behind."""
+    from remac.coded import DECODER
+    return decode(encode(picture, quality, {}), {"decoder": DECODER})
 
 
 def coded(kind: str, number: int, picture: Picture) -> Picture:
@@ -70,7 +71,7 @@ def code_all(kind: str, number: int, paths: list[Path], mosaic: Picture, out: Pa
 
 
 def main(arguments: list[str]) -> int:
-    from remac.coded import HEVC, REMAC, SETTINGS
+    from remac.coded import CODED, HEVC, REMAC
     from remac.data import picture_paths
     from remac.matching import DICTIONARY_FILE, load_dictionary
     from remac_runtime.enhance.matching import join_dictionary
@@ -88,7 +89,7 @@ def main(arguments: list[str]) -> int:
         return 2
     mosaic = join_dictionary(load_dictionary(options.weights / DICTIONARY_FILE))
     for kind in options.kinds:
-        for number in SETTINGS[kind]:
+        for number in CODED[kind]:
             code_all(kind, number, paths, mosaic, options.out / kind / str(number))
     return 0
 

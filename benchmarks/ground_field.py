@@ -20,6 +20,8 @@ from remac_runtime.ground import GroundDecoder
 
 if TYPE_CHECKING:
     from remac.config import DecoderConfig
+    from remac.decoder import RefDecoder
+    from remac.refined import RefinedDecoder
     from remac.weights import GroundModule
 
 BLOCK = 16                 # pixels a latent
@@ -65,11 +67,10 @@ def cost(module: GroundModule) -> dict[str, float]:
     inputs = (torch.zeros(*FRAME, latents, dtype=torch.int32), torch.zeros(1), torch.zeros(4, 8, 8, latents, dtype=torch.uint8), torch.ones(1))
     with torch.inference_mode():
         counted = FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none").total()
-    decoder = module.decoder
-    sizes = {name: parameter.numel() for name, parameter in decoder.named_parameters()}
-    taken = sum(size for name, size in sizes.items() if decoder.config.trunk_of and name.startswith(decoder.TRUNK))
-    return {"kmac_per_pixel": round(counted / (FRAME[0] * FRAME[1] * BLOCK ** 2) / 1000, 2), "parameters": round(sum(sizes.values()) / 1e6, 3),
-            "own_parameters": round((sum(sizes.values()) - taken) / 1e6, 3)}
+    from remac.weights import own_state
+    parameters, own = (sum(tensor.numel() for tensor in state.values()) for state in (module.decoder.state_dict(), own_state(module.decoder)))
+    return {"kmac_per_pixel": round(counted / (FRAME[0] * FRAME[1] * BLOCK ** 2) / 1000, 2), "parameters": round(parameters / 1e6, 3),
+            "own_parameters": round(own / 1e6, 3)}
 
 
 # ---- in theory
@@ -79,14 +80,7 @@ def theoretical(config: DecoderConfig, narrow: bool = False) -> int:
     import torch
 
     from remac.config import RATE
-    from remac.decoder import RefDecoder
-    thin = replace(config, widths=(1, 1, 1, 1), half=min(config.half, 1))
-    decoder = RefDecoder(thin, 1).eval()
-    with torch.no_grad():
-        for parameter in decoder.parameters():
-            parameter.fill_(POSITIVE if parameter.ndim > 1 else 0)
-        if narrow:
-            decoder.rise.weight.zero_()
+    decoder = thin_decoder(config, narrow)
     latents = torch.ones(1, 1, 2, WIDE, requires_grad=True)
     row = decoder(latents, torch.zeros(1, RATE.gain_knots), torch.ones(1))[0, 0, 0]
     widest = 0
@@ -96,6 +90,26 @@ def theoretical(config: DecoderConfig, narrow: bool = False) -> int:
         assert seen[0] > 0 and seen[-1] < WIDE - 1, "the strip is too short for this decoder"
         widest = max(widest, int(seen[-1] - seen[0]) + 1)
     return widest * BLOCK
+
+
+def thin_decoder(config: DecoderConfig, narrow: bool) -> RefDecoder | RefinedDecoder:
+    """A decoder of one channel with positive weights and nothing that depends on the quality or normalises, which reach no further than a place."""
+    import torch
+
+    from remac.decoder import RefDecoder
+    from remac.refined import RefinedDecoder, Refinement
+    base = RefDecoder(replace(config, widths=(1, 1, 1, 1), half=min(config.half, 1)), 1)
+    decoder = RefinedDecoder(config, base, Refinement(channels=1)) if config.refines else base
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            parameter.fill_(POSITIVE if parameter.ndim > 1 and "modulation" not in name else 0)
+        if narrow:
+            base.rise.weight.zero_()
+    if isinstance(decoder, RefinedDecoder):
+        norms = decoder.refinement.network.norms
+        norms.extend([torch.nn.Identity() for _ in range(len(norms))])
+        del norms[:len(norms) // 2]
+    return decoder.eval()
 
 
 # ---- as trained

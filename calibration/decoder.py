@@ -1,7 +1,8 @@
 """Ship a ground decoder trained on a frozen codec: `python -m calibration.decoder CHECKPOINT --out weights/rover-m`.
 
 The checkpoint is one of `python -m remac.train_codec --stage decoder --decoder NAME`. Its rover side must be, integer for integer, that of the
-network in the weights folder: a decoder for other latents is refused.
+network in the weights folder: a decoder for other latents is refused. For a decoder that refines another one, which must be in the folder, it is
+one of `python -m remac.train_marsqe --model refinement`, on pictures that the other one decoded.
 """
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ import torch
 from calibration import integer_network
 from remac.codec import Codec
 from remac.config import DECODERS, PROFILES
+from remac.decoder import RefDecoder
 from remac.integer import set_integer
+from remac.refined import RefinedDecoder, Refinement
 from remac.train_codec import load_weights
-from remac.weights import CODEC_FILE, load_codec, save_decoder
+from remac.weights import CODEC_FILE, load_codec, load_decoder, save_decoder
 from remac_runtime.errors import BadNetwork, RemacError
 from remac_runtime.network import Network, read_network
 
@@ -50,6 +53,19 @@ def check_same_trunk(codec: Codec, folder: Path) -> None:
             raise BadNetwork(f"decoder.{name} of the checkpoint differs from {CODEC_FILE}: train the decoder on the frozen codec (thaw it)")
 
 
+def load_refined(path: Path, folder: Path, decoder: str) -> RefinedDecoder:
+    """The decoder of a checkpoint of a refinement. Raises BadNetwork."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    refinement = Refinement()
+    try:
+        refinement.load_state_dict(state["average"])
+    except (KeyError, RuntimeError):
+        raise BadNetwork(f"{path}: no checkpoint of a refinement: train one with remac.train_marsqe --model refinement") from None
+    base = load_decoder(load_codec(folder, {}), folder, DECODERS[decoder].refines)
+    assert isinstance(base, RefDecoder)
+    return RefinedDecoder(DECODERS[decoder], base, refinement)
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m calibration.decoder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
@@ -58,12 +74,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="weights folder with the network file")
     options = parser.parse_args(arguments)
     try:
-        codec = load_checkpoint(options.checkpoint, options.profile, options.decoder)
         network = read_network(options.out / "network.rmn")
-        check_same_rover(codec, network)
-        if codec.decoder.config.trunk_of:
-            check_same_trunk(codec, options.out)
-        path = save_decoder(codec.decoder, options.out, network.hash.hex())
+        if DECODERS[options.decoder].refines:
+            path = save_decoder(load_refined(options.checkpoint, options.out, options.decoder), options.out, network.hash.hex())
+        else:
+            codec = load_checkpoint(options.checkpoint, options.profile, options.decoder)
+            check_same_rover(codec, network)
+            if codec.decoder.config.trunk_of:
+                check_same_trunk(codec, options.out)
+            path = save_decoder(codec.decoder, options.out, network.hash.hex())
     except (RemacError, OSError) as error:
         print(f"remac: {error}", file=sys.stderr)
         return 1

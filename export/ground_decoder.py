@@ -27,7 +27,8 @@ from remac_runtime.network import read_network
 CHECKED_SIZES = ((4, 6), (10, 8))       # latents of the pictures that are compared with PyTorch
 ENGINE_SIZES = ((4, 4), (72, 100), (240, 320))      # latents of the least, the usual and the largest picture of an engine: up to 5120x3840
 # For int8: what decodes the latents themselves, and the last layers, stay in float; the rest takes its ranges from the sample pictures.
-FLOAT_WEIGHTS = ("decoder.linear", "decoder.entry", "decoder.out", "decoder.texture")
+FLOAT_WEIGHTS = (*(f"decoder.{base}{part}" for base in ("", "base.") for part in ("linear", "entry", "out", "texture")),
+                 "decoder.refinement.network.head", "decoder.refinement.network.sam")
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 CALIBRATED_QUALITIES = (12, 30, 48, 60)
 CALIBRATED_WINDOW, CALIBRATED_EVERY = 16, 48        # latents: sides of the windows, and the distance between them along a picture

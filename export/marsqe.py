@@ -21,7 +21,7 @@ import numpy as np
 
 from export.command import reported
 from export.report import CheckResult
-from remac_runtime.enhance.enhancer import DICTIONARY_FILE, SEGMENTER_FILE, TRAINED
+from remac_runtime.enhance.enhancer import DICTIONARY_FILE, SEGMENTER_FILE, TRAINED, TRAINED_BEHIND
 from remac_runtime.enhance.tiles import TILE
 from remac_runtime.errors import BadNetwork
 from remac_runtime.model import ENHANCE_FOLDER
@@ -66,10 +66,12 @@ def read_index(weights: Path) -> dict[str, Any]:
 
 
 def properties_of(index: Mapping[str, Any]) -> dict[str, str]:
-    """Metadata of the networks: the qualities of each kind of compression that they were trained for, and which decoder shows the dictionary."""
+    """Metadata of the networks: the qualities of each kind of compression that they were trained for, the ground decoder behind which they mend
+    streams, and which one shows the dictionary."""
+    behind = {TRAINED_BEHIND: index["model"]["decoder"]} if "decoder" in index["model"] else {}
     trained = {TRAINED + kind: f"{least} {greatest}" for kind, (least, greatest) in index["model"]["kinds"].items()}
     decoder = {"dictionary_decoder": index["dictionary"]["decoder"]} if "decoder" in index.get("dictionary", {}) else {}
-    return {**trained, **decoder}
+    return {**trained, **behind, **decoder}
 
 
 def export_model(model: Any, folder: Path, name: str, version: int, properties: Mapping[str, str]) -> list[Exported]:

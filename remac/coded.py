@@ -12,12 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from remac.config import DEEP
 from remac.data import DataMissing, PatchSampler, load_picture, other_camera
 from remac_runtime.enhance.input import hevc_tables, stream_tables
 from remac_runtime.enhance.matching import cut_dictionary
 
 JPEG, HEVC, REMAC = "jpeg", "hevc", "remac"
 SETTINGS = {JPEG: (20, 30, 40, 50), HEVC: (27, 32, 37, 42), REMAC: (4, 12, 20, 28)}     # JPEG quality, HEVC QP, REMAC quality
+CODED = {HEVC: SETTINGS[HEVC], REMAC: (*SETTINGS[REMAC], 36, 44, 52, 60)}                # coded beforehand: the refinement learns from more
+DECODER = f"{DEEP.name}@{DEEP.version}"        # ground decoder behind which MarsQE and the refinement learn to mend streams
 GRID = 16                       # pixels: patches of coded pictures start where blocks do
 DICTIONARY_PICTURE = "dictionary.png"
 Pictures = tuple[NDArray[np.uint8], ...]
@@ -49,14 +52,15 @@ def of_other_camera(raw: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
     return [other_camera(picture, i) for i, picture in enumerate(raw)]
 
 
-def load_coded(folder: Path, paths: list[Path], raw: tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]], least: int) -> list[CodedPictures]:
-    """All settings of a kind for the pictures at `paths`, whose raw pixels uint8[H,W,3+], as they are and of the other camera, are given
+def load_coded(folder: Path, numbers: tuple[int, ...], paths: list[Path], raw: tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]],
+               least: int) -> list[CodedPictures]:
+    """Settings of a kind for the pictures at `paths`, whose raw pixels uint8[H,W,3+], as they are and of the other camera, are given
     (sides at least `least`). Raises DataMissing."""
     kind = folder.name
     if kind not in (HEVC, REMAC) or not folder.is_dir():
         raise DataMissing(f"no pictures coded by {' or '.join((HEVC, REMAC))} at {folder}: `python -m benchmarks.enhance_settings` makes them")
     found = []
-    for number in SETTINGS[kind]:
+    for number in numbers:
         files = [[folder / str(number) / name for name in names] for names in zip(*map(coded_names, paths), strict=True)]
         missing = [file for camera in files for file in camera if not file.exists()]
         if missing:

@@ -1,7 +1,7 @@
 """Every hyper-parameter of the models and of their training, as frozen dataclasses with presets."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 CODED_FROM = 1          # symbols whose scale index is below it are zero and never coded
 PIXEL_UNIT = 128.0      # float mode sees (pixel - PIXEL_OFFSET) / PIXEL_UNIT
@@ -18,12 +18,14 @@ class DecoderConfig:
     half_blocks: int = 0
     version: int = 1
     trunk_of: str = ""                    # decoder whose RefDecoder.TRUNK it has, weights and all
+    refines: str = ""                     # decoder behind which it puts a Refinement (remac/refined.py), being that decoder otherwise
 
 
 MODERATE = DecoderConfig("moderate", (256, 192, 128, 64), (2, 2, 2, 1))
 SMALL = DecoderConfig("small", (192, 128, 96, 48), (2, 2, 2, 1))
 DEEP = DecoderConfig("deep", (256, 192, 128, 64), (2, 2, 5, 12), half=32, half_blocks=4, version=2, trunk_of="moderate")
-DECODERS = {config.name: config for config in (MODERATE, SMALL, DEEP)}
+REFINED = replace(DEEP, name="refined", version=3, trunk_of="", refines="deep")
+DECODERS = {config.name: config for config in (MODERATE, SMALL, DEEP, REFINED)}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -44,7 +45,7 @@ class MarsQEConfig:
     post_channels: tuple[int, int, int] = (64, 128, 192)
     post_encoder: tuple[int, int, int] = (2, 3, 1)
     post_decoder: tuple[int, int, int] = (2, 3, 1)
-    fused: bool = True            # by TFM; else textures are simply added (networks C and D of the paper's Table V)
+    fusing: str = "tfm"           # of FUSINGS
 
 
 FULL = MarsQEConfig()
@@ -156,6 +157,24 @@ class TextureAddition(nn.Module):
         return decoded + (transferred if share is None else transferred * share)
 
 
+class Fusion(nn.Module):
+    """TFM where there is never a reference."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fuse = conv(channels, channels)
+
+    def forward(self, decoded: Tensor, transferred: None = None, share: None = None) -> Tensor:
+        """See `TextureFusing`."""
+        fused: Tensor = self.fuse(decoded)
+        return fused
+
+
+# Of channels and the sides of a cell. "sum": networks C and D of the paper's Table V.
+FUSINGS: Mapping[str, Callable[[int, int], nn.Module]] = {
+    "tfm": TextureFusing, "sum": lambda channels, cell: TextureAddition(), "none": lambda channels, cell: Fusion(channels)}
+
+
 class SupervisedAttention(nn.Module):
     """SAM [36]: features float[B,C,H/2,W/2] and the compressed picture -> refined features and I_enh, both in activation units."""
 
@@ -265,7 +284,7 @@ class MainNetwork(nn.Module):
         self.up = nn.ModuleList(up(c, c) for _ in LEVELS[1:])
         self.decoder = nn.ModuleList(nn.Sequential(*(Residual(c) for _ in range(n))) for n in config.decoder)
         self.norms = nn.ModuleList(Norm(c) for _ in LEVELS[1:])      # of what comes down: without them the lower levels ran away
-        self.fusing = nn.ModuleList(TextureFusing(c, CELL // level) if config.fused else TextureAddition() for level in LEVELS)
+        self.fusing = nn.ModuleList(FUSINGS[config.fusing](c, CELL // level) for level in LEVELS)
         self.modulation = nn.ModuleList(Modulation(c) for _ in LEVELS)
         self.sam = SupervisedAttention(c)
 

@@ -1,6 +1,7 @@
 """Patches for MarsQE and its baselines: raw and JPEG-compressed, with class map and matched reference, drawn by (seed, step) as in `remac.data`."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,13 +85,13 @@ class CompressedPatches(PatchSampler):
     never seen would be drawn to those of the training pictures."""
 
     def __init__(self, paths: list[Path], seed: int, dictionary: Dictionary | None = None, segmenter: Segmenter | None = None,
-                 coded: tuple[Path, ...] = (), coded_share: float = CODED_SHARE) -> None:
+                 coded: tuple[Path, ...] = (), coded_share: float = CODED_SHARE, numbers: Mapping[str, tuple[int, ...]] = SETTINGS) -> None:
         super().__init__(paths, CELL, seed)
         if segmenter is not None:
             self.pictures = [with_classes(self.at_least(load_picture(path), CELL), segmenter) for path in paths]
         self.dictionary, self.coded_share = dictionary, coded_share if coded else 0.0
         self.cameras = (self.pictures, of_other_camera(self.pictures) if coded else [])
-        self.coded = [setting for folder in coded for setting in load_coded(folder, paths, self.cameras, CELL)]
+        self.coded = [setting for folder in coded for setting in load_coded(folder, numbers.get(folder.name, ()), paths, self.cameras, CELL)]
         for setting in self.coded:
             if dictionary is not None:
                 dictionary.add(setting.tables, setting.dictionary)

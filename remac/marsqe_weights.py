@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from remac.coded import SETTINGS
+from remac.coded import DECODER, SETTINGS
 from remac.marsqe import INDEX_FILE
 from remac.matching import DICTIONARY_FILE
 from remac.segmenter import SEGMENTER_FILE
@@ -41,7 +41,7 @@ def write_model(runs: list[Path], folder: Path, kinds: list[str]) -> dict[str, A
     stages = [stage(run) for run in runs]
     state = torch.load(runs[-1] / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
     save_tensors(folder / WEIGHTS_FILE, packed_model(state["average"]), {"version": str(VERSION), "name": "marsqe"})
-    return {"file": WEIGHTS_FILE, "name": "marsqe", "version": VERSION, "stages": stages,
+    return {"file": WEIGHTS_FILE, "name": "marsqe", "version": VERSION, "decoder": DECODER, "stages": stages,
             "kinds": {kind: [min(SETTINGS[kind]), max(SETTINGS[kind])] for kind in kinds}}
 
 

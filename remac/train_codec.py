@@ -289,7 +289,8 @@ def parse(arguments: list[str]) -> Run:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished one is resumed")
     parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
     parser.add_argument("--stage", choices=sorted(STAGES), default="float", help="float, then quantised, then decoder")
-    parser.add_argument("--decoder", choices=sorted(DECODERS), help="ground decoder (default: the profile's)")
+    parser.add_argument("--decoder", choices=sorted(name for name, config in DECODERS.items() if not config.refines),
+                        help="ground decoder (default: the profile's)")
     parser.add_argument("--steps", type=int, help="length of the schedule")
     parser.add_argument("--batch", type=int, help="patches per process and step")
     parser.add_argument("--set", metavar="FIELD=NUMBER", action="append", default=[], help="any other number of TrainConfig, e.g. learning_rate=2e-4")

@@ -1,4 +1,4 @@
-"""Train MarsQE, MarsQE-lite, AR-CNN or DnCNN on JPEG-compressed patches: `python -m remac.train_marsqe --help`.
+"""Train MarsQE, its baselines AR-CNN and DnCNN, or the refinement of the ground decoder: `python -m remac.train_marsqe --help`.
 
 A run is a folder: config.json, checkpoint.pt (written atomically, resumes to the exact step) and log.jsonl. Everything random is a function of
 (seed, step). MarsQE learns its networks in parts of one run: the main network without references, then with them, then with the post-enhancement.
@@ -19,17 +19,20 @@ import torch
 from torch import Tensor, nn
 
 from remac.baselines import BASELINES
+from remac.coded import CODED, SETTINGS
 from remac.config import TrainConfig
 from remac.data import DataMissing, data_folder, load_picture, other_camera, picture_paths
-from remac.marsqe import CELL, FULL, Bank, Enhanced, MarsQE, loss_of
+from remac.marsqe import CELL, FULL, Bank, Enhanced, MarsQE, conditions, loss_of
 from remac.marsqe_data import CODED_SHARE, Batch, CompressedPatches, Dictionary, to_tensor
 from remac.matching import DICTIONARY_FILE, jpeg, load_dictionary
 from remac.muon import Muon
+from remac.refined import Refinement
 from remac.segmenter import load_segmenter
 from remac.train_codec import autocast, learning_rate, setting, show_progress, write_atomically
 
 ADDED = "marsqe-added"         # MarsQE-lite with a sum instead of TFM
-MODELS = ("marsqe", "marsqe-lite", ADDED, *BASELINES)
+REFINEMENT = "refinement"      # of the ground decoder; learns from pictures coded beforehand alone
+MODELS = ("marsqe", "marsqe-lite", ADDED, REFINEMENT, *BASELINES)
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "marsqe"
 CHECKPOINT_EVERY, EVALUATE_EVERY, LOG_EVERY = 100, 250, 10
 VALIDATED = (30, 256)          # quality and side of the validation crops
@@ -37,6 +40,7 @@ AVERAGING = 0.998              # of the weights that are evaluated and shipped, 
 EXAMPLES = """examples:
   python -m remac.train_marsqe --out runs/marsqe
   python -m remac.train_marsqe --model dncnn --out runs/dncnn --seconds 480 --steps 900
+  python -m remac.train_marsqe --model refinement --out runs/refinement --start runs/marsqe/checkpoint.pt --coded runs/coded/remac --coded-share 1
   python -m remac.train_marsqe --out runs/marsqe-gpu --start runs/marsqe/checkpoint.pt --steps 8000 --batch 64 --workers 14 --device cuda"""
 
 
@@ -66,7 +70,9 @@ OUTER = ("head", "image", "tail", "reduce", "expand", "gate", "query", "key")
 
 def build(name: str) -> nn.Module:
     """An untrained model."""
-    return MarsQE(replace(FULL, fused=name != ADDED)) if name.startswith("marsqe") else BASELINES[name]()
+    if name == REFINEMENT:
+        return Refinement()
+    return MarsQE(replace(FULL, fusing="sum" if name == ADDED else "tfm")) if name.startswith("marsqe") else BASELINES[name]()
 
 
 def optimizers(model: nn.Module, run: Run) -> list[torch.optim.Optimizer]:
@@ -86,6 +92,8 @@ def optimizers(model: nn.Module, run: Run) -> list[torch.optim.Optimizer]:
 
 def apply(model: nn.Module, batch: Batch, post: bool) -> Enhanced:
     """One model on one batch; the reference flows carry no gradient."""
+    if isinstance(model, Refinement):
+        return Enhanced(model(batch.compressed, conditions(batch.tables)), None)
     if not isinstance(model, MarsQE):
         return Enhanced(model(batch.compressed), None)
     bank = None
@@ -121,7 +129,8 @@ class Trainer:
         mars = run.model.startswith("marsqe")
         segmenter = load_segmenter(WEIGHTS) if mars else None
         dictionary = Dictionary(load_dictionary(WEIGHTS / DICTIONARY_FILE)) if mars else None
-        self.data = CompressedPatches(picture_paths(run.data / "train"), config.seed, dictionary, segmenter, run.coded, run.coded_share)
+        self.data = CompressedPatches(picture_paths(run.data / "train"), config.seed, dictionary, segmenter, run.coded, run.coded_share,
+                                      CODED if run.model == REFINEMENT else SETTINGS)
         self.model = build(run.model).to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = optimizers(self.model, run)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
@@ -131,9 +140,12 @@ class Trainer:
             self._resume(torch.load(self.checkpoint, map_location=run.device, weights_only=True))
         elif run.start:
             state = torch.load(run.start, map_location=run.device, weights_only=True)
-            self.model.load_state_dict(state["average"])
+            if isinstance(self.model, Refinement) and state["name"] != REFINEMENT:
+                self.model.start_from(state["average"])
+            else:
+                self.model.load_state_dict(state["average"])
             self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        self.pictures = validation_crops(run.data)
+        self.pictures = {} if run.model == REFINEMENT else validation_crops(run.data)
         steps = range(self.step, config.steps)
         self.batches = iter(torch.utils.data.DataLoader(Steps(self.data, run), batch_size=None, sampler=steps, num_workers=run.workers))
 
@@ -218,7 +230,7 @@ class Trainer:
                 sums = {}
                 progress(self.step, record)
                 log.write(json.dumps(record) + "\n")
-            if self.step % EVALUATE_EVERY == 0 or last:
+            if self.pictures and (self.step % EVALUATE_EVERY == 0 or last):
                 log.write(json.dumps({"step": self.step, "seconds": round(self.seconds, 1), "evaluation": self.evaluate()}) + "\n")
             log.flush()
             if self.step % CHECKPOINT_EVERY == 0 or last:

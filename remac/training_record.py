@@ -28,11 +28,16 @@ def stage(run: Path) -> dict[str, Any]:
     """One run: its configuration, and how far and how long it really went. Raises OSError, ValueError or KeyError for a folder that is no run."""
     config = json.loads((run / "config.json").read_text())
     last = torch.load(run / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
-    train, rate = config["train"], config["rate"]
-    settings = {key: train[key] for key in ("batch", "patch", "learning_rate", "noisy", "least_rounding") if key in train}
-    return {"stage": train["stage"], "command": config["command"], "hardware": f"{config['device']}, {processor()}", "steps": last["step"],
-            "planned_steps": train["steps"], "seconds": round(last["seconds"]), "processes": config["processes"],
-            "lambda": [rate["lambda_low"], rate["lambda_high"]], "latents": config["codec"]["latents"], **settings}
+    train = config["train"]
+    common = {"command": config["command"], "hardware": f"{config['device']}, {processor()}", "steps": last["step"],
+              "planned_steps": train["steps"], "seconds": round(last["seconds"]), "batch": train["batch"], "patch": train["patch"],
+              "learning_rate": train["learning_rate"]}
+    if "model" in config:      # of remac.train_marsqe: the refinement of a ground decoder
+        return {"stage": config["model"], "processes": 1, **common}
+    rate = config["rate"]
+    settings = {key: train[key] for key in ("noisy", "least_rounding") if key in train}
+    return {"stage": train["stage"], "processes": config["processes"], **common, "lambda": [rate["lambda_low"], rate["lambda_high"]],
+            "latents": config["codec"]["latents"], **settings}
 
 
 def pictures(data: Path) -> str:

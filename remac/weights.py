@@ -16,6 +16,7 @@ from remac.config import DECODERS, PROFILES, DecoderConfig
 from remac.decoder import RefDecoder
 from remac.integer import set_integer
 from remac.layers import IntegerConv
+from remac.refined import PREFIX, RefinedDecoder
 from remac.tensors import SUFFIX, load_metadata, load_tensors, save_tensors
 from remac_runtime.errors import BadNetwork
 from remac_runtime.format import LATENT_OFFSET
@@ -114,10 +115,11 @@ class GroundModule(torch.nn.Module):
     latent: Tensor
     plane: Tensor
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, decoder: RefDecoder | RefinedDecoder | None = None) -> None:
+        """With the codec's own decoder, or another one."""
         super().__init__()
         unit = codec.analysis.head.output_scale
-        self.decoder = codec.decoder
+        self.decoder = decoder or codec.decoder
         self.register_buffer("norm", codec.latent_norm.clone())
         self.register_buffer("latent", (1.0 / unit)[None, :, None, None])
         self.register_buffer("plane", (torch.exp2(codec.context_shift) / unit)[None, :, None, None])
@@ -145,13 +147,21 @@ def ground_decoders(folder: Path) -> list[DecoderConfig]:
     return [own, *others]
 
 
-def save_decoder(decoder: RefDecoder, folder: Path, codec_hash: str) -> Path:
-    """Write `folder`/DECODER_FILES: a decoder for streams of the codec with this hash (hex), without the trunk that it shares."""
+def own_state(decoder: RefDecoder | RefinedDecoder) -> dict[str, Tensor]:
+    """The tensors of a decoder that it does not share with another one."""
+    state = decoder.state_dict()
+    if isinstance(decoder, RefinedDecoder):
+        return {name: value for name, value in state.items() if name.startswith(PREFIX)}
+    shared = decoder.trunk_state() if decoder.config.trunk_of else {}
+    return {name: value for name, value in state.items() if name not in shared}
+
+
+def save_decoder(decoder: RefDecoder | RefinedDecoder, folder: Path, codec_hash: str) -> Path:
+    """Write `folder`/DECODER_FILES: a decoder for streams of the codec with this hash (hex), without what it shares with another one."""
     path = folder / DECODER_FILES.format(decoder.config.name)
     tensors: dict[str, Tensor] = {}
-    for name, value in decoder.state_dict().items():
-        if not (decoder.config.trunk_of and name.startswith(decoder.TRUNK)):
-            tensors.update(packed(f"decoder.{name}", value.detach().cpu()))
+    for name, value in own_state(decoder).items():
+        tensors.update(packed(f"decoder.{name}", value.detach().cpu()))
     save_tensors(path, tensors, {"decoder": decoder.config.name, "version": str(decoder.config.version), "codec": codec_hash})
     return path
 
@@ -159,12 +169,25 @@ def save_decoder(decoder: RefDecoder, folder: Path, codec_hash: str) -> Path:
 def load_ground(folder: Path, name: str | None = None) -> GroundModule:
     """A ground decoder of a weights folder, float32, evaluation mode; by default the one that the codec was trained with. Raises BadNetwork."""
     codec = load_codec(folder, {})
-    if name is not None and name != codec.config.decoder.name:
-        path = folder / DECODER_FILES.format(name)
-        if not path.exists():
-            raise BadNetwork(f"{path}: no such decoder; {folder} holds {', '.join(config.name for config in ground_decoders(folder))}")
-        trunk = codec.decoder.trunk_state() if DECODERS[name].trunk_of else {}
-        codec.decoder = RefDecoder(DECODERS[name], codec.config.latents)
-        state = unpacked(load_tensors(path)[0])
-        codec.decoder.load_state_dict(trunk | {key.removeprefix("decoder."): value for key, value in state.items()})
-    return GroundModule(codec).eval()
+    return GroundModule(codec, load_decoder(codec, folder, name or codec.config.decoder.name)).eval()
+
+
+def load_decoder(codec: Codec, folder: Path, name: str) -> RefDecoder | RefinedDecoder:
+    """A decoder of a weights folder whose codec is given. Raises BadNetwork."""
+    if name == codec.config.decoder.name:
+        return codec.decoder
+    path = folder / DECODER_FILES.format(name)
+    if not path.exists():
+        raise BadNetwork(f"{path}: no such decoder; {folder} holds {', '.join(config.name for config in ground_decoders(folder))}")
+    state = {key.removeprefix("decoder."): value for key, value in unpacked(load_tensors(path)[0]).items()}
+    config = DECODERS[name]
+    if config.refines:
+        base = load_decoder(codec, folder, config.refines)
+        assert isinstance(base, RefDecoder)
+        refined = RefinedDecoder(config, base)
+        refined.refinement.load_state_dict({key.removeprefix(PREFIX): value for key, value in state.items()})
+        return refined
+    trunk = codec.decoder.trunk_state() if config.trunk_of else {}
+    decoder = RefDecoder(config, codec.config.latents)
+    decoder.load_state_dict(trunk | state)
+    return decoder

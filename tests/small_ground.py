@@ -97,7 +97,8 @@ def write_small_enhancer(folder: Path, trained: str = "20 50") -> None:
     from remac_runtime.images import Picture
     from remac_runtime.model import ENHANCE_FOLDER, load_model
     from remac_runtime.terrain import terrain
-    out, properties = folder / ENHANCE_FOLDER, {"dictionary_decoder": SMALL_DECODER, "trained.jpeg": trained, "trained.remac": "10 50"}
+    out, properties = folder / ENHANCE_FOLDER, {"dictionary_decoder": SMALL_DECODER, "trained_decoder": SMALL_DECODER,
+                                                "trained.jpeg": trained, "trained.remac": "10 50"}
     assert all(one.check.passed for one in export_model(small_marsqe(), out, "marsqe", 1, properties))
     assert export_segmenter(Segmenter().eval(), out / "segmenter.onnx").check.passed
     with Encoder(load_model(folder), "numpy") as encoder:

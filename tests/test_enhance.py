@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -331,6 +332,26 @@ def test_decoded_streams_are_enhanced(place: Path, tmp_path: Path, capsys: pytes
         (tmp_path / "fine.rmc").write_bytes(encoder.encode(Picture(terrain(64, 64, 1)), EncodeOptions(60)))
     assert remac("decode", str(tmp_path / "fine.rmc"), "-o", str(tmp_path / "fine.png"), "--enhance", *common) == 0
     assert "fine.rmc: coded at quality 60, marsqe@1 was trained for 10 to 50: expect less" in capsys.readouterr().err
+
+
+def test_streams_are_enhanced_behind_the_decoder_of_the_training(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A newer ground decoder takes over decoding, but not what an enhancement network was trained to mend."""
+    shutil.copytree(place, tmp_path / "model")
+    write_small_decoder(tmp_path / "model", "newer@2", 120.0)
+    with Encoder(load_model(place), "numpy") as encoder:
+        (tmp_path / "a.rmc").write_bytes(encoder.encode(Picture(terrain(64, 130, 1)), EncodeOptions(20)))
+    decoders = {}
+    for name, options in (("plain", []), ("mended", ["--enhance"]), ("other", ["--enhance", "--decoder", "newer@2"])):
+        path = tmp_path / f"{name}.png"
+        assert remac("decode", str(tmp_path / "a.rmc"), "-o", str(path), *options, "--model", str(tmp_path / "model"), "--backend", "numpy") == 0
+        decoders[name] = (png_text(path) or {})["remac-decoder"]
+    assert decoders == {"plain": "newer@2", "mended": "moderate@1", "other": "newer@2"}
+    assert "decoded by newer@2, marsqe@1 was trained behind moderate@1" in capsys.readouterr().err
+    (tmp_path / "in").mkdir()
+    shutil.copy(tmp_path / "a.rmc", tmp_path / "in")
+    where = ["--model", str(tmp_path / "model"), "--backend", "numpy"]
+    assert remac("ground", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--enhance", *where) == 0
+    assert (png_text(tmp_path / "out" / "a.png") or {})["remac-decoder"] == "moderate@1"
 
 
 def test_an_archive_of_streams_and_jpegs(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

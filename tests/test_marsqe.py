@@ -333,10 +333,10 @@ def test_a_share_of_the_patches_are_charts(data: Path, monkeypatch: pytest.Monke
 def test_missing_coded_pictures_are_named(data: Path, coded: Path, tmp_path: Path) -> None:
     for folder, message in ((tmp_path / "webp", "no pictures coded by hevc or remac"), (tmp_path / HEVC, "no pictures coded")):
         with pytest.raises(DataMissing, match=message):
-            load_coded(folder, [], ([], []), 128)
+            load_coded(folder, (27,), [], ([], []), 128)
     paths = picture_paths(data / "train")
     with pytest.raises(DataMissing, match=r"27 lacks another\.png and 1 more: run"):
-        load_coded(coded, [*paths, Path("another.png")], ([], []), 128)
+        load_coded(coded, (27,), [*paths, Path("another.png")], ([], []), 128)
 
 
 def run_in(folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch, model: str, *more: str) -> train_marsqe.Trainer:

@@ -20,14 +20,17 @@ from remac.codec import Analysed, Codec, context_taps
 from remac.config import DECODERS, PROFILES, RATE, CodecConfig, DecoderConfig, RateConfig, TrainConfig
 from remac.decoder import RefDecoder
 from remac.integer import activation_ranges, prepare, set_integer
+from remac.marsqe import MarsQE, conditions
 from remac.quantise import IntegerQuantiser, dead_zone_rounding
+from remac.refined import Refinement, stream_conditions
 from remac.tensors import SUFFIX, load_tensors, save_tensors
 from remac.train_codec import Run, Trainer, learning_rate, load_weights
-from remac.weights import CODEC_FILE, load_ground, rover_layers, save_codec, save_decoder
+from remac.weights import CODEC_FILE, load_codec, load_ground, rover_layers, save_codec, save_decoder
 from remac.widen import widen
 from remac_runtime import arithmetic
 from remac_runtime.analysis import analyse
 from remac_runtime.backends import open_backend
+from remac_runtime.enhance.input import stream_tables
 from remac_runtime.entropy_path import EntropyPath
 from remac_runtime.errors import BadNetwork
 from remac_runtime.format import LATENT_OFFSET, PHASES, QUALITIES
@@ -275,6 +278,52 @@ def test_a_deeper_decoder_keeps_the_trunk_and_ships_without_it(integer_codec: Co
         codec.decoder.entry.weight.mul_(1.1)
     with pytest.raises(BadNetwork, match="differs from codec"):
         decoder.check_same_trunk(codec, tmp_path)
+
+
+def test_a_refined_decoder_ships_its_refinement_alone(integer_codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Untrained it shows what the decoder that it refines shows; trained it comes back from its file and that decoder's."""
+    deeper = replace(TINY.decoder, name="tiny-deep", blocks=(1, 1, 2, 1), trunk_of="tiny")
+    monkeypatch.setitem(PROFILES, "tiny", TINY)
+    monkeypatch.setitem(DECODERS, "tiny-deep", deeper)
+    monkeypatch.setitem(DECODERS, "tiny-refined", replace(deeper, name="tiny-refined", version=3, trunk_of="", refines="tiny-deep"))
+    save_codec(integer_codec, tmp_path / CODEC_FILE)
+    base = RefDecoder(deeper, TINY.latents)
+    base.load_state_dict(base.state_dict() | load_codec(tmp_path, {}).decoder.trunk_state())
+    save_decoder(base, tmp_path, "00")
+    torch.manual_seed(5)
+    refinement = Refinement()
+    y_hat = torch.randint(-9000, 9000, (4, 6, TINY.latents), dtype=torch.int32)
+    inputs = (y_hat, torch.tensor([20.0]), torch.full((4, 8, 8, TINY.latents), LATENT_OFFSET, dtype=torch.uint8), torch.zeros(1))
+    plain = load_ground(tmp_path, "tiny-deep")(*inputs)
+    for trained in (False, True):
+        if trained:
+            torch.nn.init.normal_(refinement.network.sam.image.weight, std=0.05)
+        torch.save({"name": "refinement", "average": refinement.state_dict()}, tmp_path / "run.pt")
+        refined = decoder.load_refined(tmp_path / "run.pt", tmp_path, "tiny-refined")
+        path = save_decoder(refined, tmp_path, "00")
+        assert all(name.startswith("decoder.refinement.") for name in load_tensors(path)[0])
+        again = load_ground(tmp_path, "tiny-refined")
+        assert (again.decoder.config.version, torch.equal(again(*inputs), plain)) == (3, not trained)
+        torch.testing.assert_close(again.decoder.state_dict()["refinement.network.head.weight"], refinement.network.head.weight.detach(),
+                                   atol=0.01, rtol=0)
+    torch.save({"name": "marsqe", "average": {}}, tmp_path / "run.pt")
+    with pytest.raises(BadNetwork, match="no checkpoint of a refinement"):
+        decoder.load_refined(tmp_path / "run.pt", tmp_path, "tiny-refined")
+
+
+def test_a_refinement_starts_from_marsqe() -> None:
+    torch.manual_seed(5)
+    marsqe, refinement = MarsQE(), Refinement()
+    refinement.start_from(marsqe.state_dict())
+    theirs = marsqe.main.state_dict()
+    taken = refinement.network.state_dict()
+    assert len(taken) > 60 and all(torch.equal(value, theirs[name]) for name, value in taken.items())
+
+
+@pytest.mark.parametrize("quality", [0, 20, 63])
+def test_qualities_are_described_as_their_tables_would_be(quality: int) -> None:
+    tables = torch.from_numpy(stream_tables(quality))[None]
+    torch.testing.assert_close(stream_conditions(torch.tensor([float(quality)])), conditions(tables), atol=1e-5, rtol=0)
 
 
 def test_decoder_for_another_codec_is_refused(integer_codec: Codec, tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def _decode_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _ground_arguments(parser: argparse.ArgumentParser) -> None:
     """How the ground segment makes pixels."""
-    parser.add_argument("--decoder", metavar="NAME@VERSION", help="ground decoder of the model folder (default: the newest), noted in the picture")
+    parser.add_argument("--decoder", metavar="NAME@VERSION", help="ground decoder of the model folder (default: the newest; with --enhance "
+                        "the one that the enhancement is for), noted in the picture")
     parser.add_argument("--enhance", action="store_true", help="enhance the decoded picture too (MarsQE)")
     parser.add_argument("--ground-engine", choices=("onnxruntime", "tensorrt"), default="onnxruntime",
                         help="engine of the ground networks (default onnxruntime); tensorrt needs engines built by export/ground_decoder.py")

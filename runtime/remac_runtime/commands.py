@@ -14,13 +14,13 @@ from typing import Any
 from remac_runtime import packets
 from remac_runtime.cli import DEBUG_VARIABLE, describe
 from remac_runtime.codec import Decoded, Decoder, EncodeOptions, Encoder
-from remac_runtime.enhance.enhancer import Enhancer
+from remac_runtime.enhance.enhancer import Enhancer, trained_behind
 from remac_runtime.errors import BadInput
 from remac_runtime.exits import Exit, UsageError
 from remac_runtime.format import NO_REFERENCE, SIDE_MAX
 from remac_runtime.ground import GroundDecoder
 from remac_runtime.images import READABLE, load_picture, save_picture, write_atomically
-from remac_runtime.model import load_model
+from remac_runtime.model import Model, load_model
 from remac_runtime.progress import watcher
 
 STREAM_SUFFIX = ".rmc"
@@ -169,14 +169,15 @@ def reference(entry: int) -> int | None:
 def decode(options: argparse.Namespace) -> int:
     jobs = plan(options.streams, options.output, ".png")
     model = load_model(options.model)
-    ground = GroundDecoder(model, options.threads, options.decoder, options.ground_engine)
+    enhancer = _enhancer(model, options) if options.enhance else None
+    wanted = options.decoder or (trained_behind(enhancer.file) if enhancer else None)
+    ground = GroundDecoder(model, options.threads, wanted, options.ground_engine)
     with Decoder(model, options.backend, options.threads, ground) as decoder:
-        enhancer = _enhancer(decoder, options) if options.enhance else None
         return run_jobs(jobs, lambda job: _decode_one(job, decoder, enhancer, options), options, "decoded")
 
 
-def _enhancer(decoder: Decoder, options: argparse.Namespace) -> Enhancer:
-    enhancer = Enhancer(decoder.model, threads=options.threads, engine=options.ground_engine, backend=options.backend)
+def _enhancer(model: Model, options: argparse.Namespace) -> Enhancer:
+    enhancer = Enhancer(model, threads=options.threads, engine=options.ground_engine, backend=options.backend)
     enhancer.watch = watcher("tile")
     return enhancer
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from remac_runtime.archive.task import DECODER, ENHANCER, STREAM_SUFFIXES, Result, Settings, Task, sha256
 from remac_runtime.archive.workers import in_process, in_processes, on_cluster
-from remac_runtime.enhance.enhancer import PICTURE_SUFFIXES, find_enhancer
+from remac_runtime.enhance.enhancer import PICTURE_SUFFIXES, find_enhancer, trained_behind
 from remac_runtime.exits import Exit, UsageError
 from remac_runtime.ground import find_ground
 from remac_runtime.model import GROUND_FOLDER, model_folder
@@ -51,7 +51,8 @@ def perform_all(tasks: Sequence[Task], workers: int, scheduler: str | None) -> I
 def settings_of(options: argparse.Namespace) -> Settings:
     """The networks are chosen once, here, so that all workers use the same. Raises RemacError."""
     folder = model_folder(options.model).resolve()
-    files = {DECODER: find_ground(folder / GROUND_FOLDER, options.decoder), **({ENHANCER: find_enhancer(folder)} if options.enhance else {})}
+    files = {ENHANCER: find_enhancer(folder)} if options.enhance else {}
+    files[DECODER] = find_ground(folder / GROUND_FOLDER, options.decoder or (trained_behind(files[ENHANCER]) if options.enhance else None))
     hashes = {key: sha256(file.path.read_bytes()) for key, file in files.items()}
     return Settings(str(folder), files[DECODER].label, files[ENHANCER].label if options.enhance else None, hashes,
                     options.ground_engine, options.backend, options.threads)

@@ -28,6 +28,7 @@ from remac_runtime.model import ENHANCE_FOLDER, Model
 
 JPEG, REMAC = "jpeg", "remac"           # kinds of compression
 TRAINED = "trained."                    # metadata TRAINED + kind: the least and the greatest quality, with a space between
+TRAINED_BEHIND = "trained_decoder"      # metadata: the ground decoder NAME@VERSION whose pictures of streams the network learned to mend
 PICTURE_SUFFIXES = (".jpg", ".jpeg")     # of files that `remac ground` enhances without decoding a stream
 SEGMENTER_FILE, DICTIONARY_FILE = "segmenter.onnx", "dictionary.rmc"
 MAKER = "python export/marsqe.py"
@@ -61,6 +62,11 @@ def find_enhancer(folder: Path, wanted: str | None = None) -> GroundFile:
     return find_ground(folder / ENHANCE_FOLDER, wanted, "enhancement network", "--enhancer", MAKER)
 
 
+def trained_behind(file: GroundFile) -> str | None:
+    """The ground decoder whose pictures of streams an enhancement network is for, None where it names none. Raises BadNetwork."""
+    return OnnxSession(file.path).properties.get(TRAINED_BEHIND)
+
+
 class Enhancer:
     """Enhances JPEG pictures and decoded streams. Networks are opened when first used; references are kept for the last tables.
 
@@ -92,8 +98,11 @@ class Enhancer:
         header = decoded.header
         source = of_decoded(to_pixels(decoded.picture), stream_tables(header.quality), header.grey)
         pixels, classes, index = self._enhance(source, lambda: self._as_stream(decoded))
-        return Enhanced(from_pixels(pixels, header.depth, header.grey), self._notes, pixels, classes, index,
-                        self._warnings(REMAC, header.quality, "coded at quality"))
+        warnings = self._warnings(REMAC, header.quality, "coded at quality")
+        behind, decoder = self._properties().get(TRAINED_BEHIND), decoded.ground.file.label
+        if behind not in (None, decoder):
+            warnings += (f"decoded by {decoder}, {self.file.label} was trained behind {behind}: leave --decoder out, or expect less",)
+        return Enhanced(from_pixels(pixels, header.depth, header.grey), self._notes, pixels, classes, index, warnings)
 
     @property
     def _notes(self) -> dict[str, str]:
