@@ -22,6 +22,7 @@ from remac.tensors import SUFFIX, save_tensors
 from remac.train_codec import write_atomically
 from remac.weights import packed_model
 
+COARSE = {"post.": 15}         # 5 bits: what the post-enhancement adds is far below what its roundings could take away
 RECORD_FILE = "dictionary.json"
 WEIGHTS_FILE, VERSION, SCHEMA = f"marsqe{SUFFIX}", 3, 2
 
@@ -40,7 +41,7 @@ def write_model(runs: list[Path], folder: Path, kinds: list[str]) -> dict[str, A
     """The weights file from the last run's checkpoint; returns its entry of the index. Raises what `stage` raises."""
     stages = [stage(run) for run in runs]
     state = torch.load(runs[-1] / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
-    save_tensors(folder / WEIGHTS_FILE, packed_model(state["average"]), {"version": str(VERSION), "name": "marsqe"})
+    save_tensors(folder / WEIGHTS_FILE, packed_model(state["average"], COARSE), {"version": str(VERSION), "name": "marsqe"})
     return {"file": WEIGHTS_FILE, "name": "marsqe", "version": VERSION, "decoder": DECODER, "stages": stages,
             "kinds": {kind: [min(SETTINGS[kind]), max(SETTINGS[kind])] for kind in kinds}}
 

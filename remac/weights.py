@@ -29,18 +29,20 @@ _INT8_MAX = 127
 _FRACTIONS, _NIBBLE_ZERO = 15, 8         # parts of a step that a fraction counts; what stands for none of them
 
 
-def packed(name: str, value: Tensor) -> dict[str, Tensor]:
-    """Convolution weights float[O,I,k,k] as int8 with a float16 scale per output channel; everything else as it is."""
+def packed(name: str, value: Tensor, largest: int = _INT8_MAX) -> dict[str, Tensor]:
+    """Convolution weights float[O,I,k,k] as int8 of at most +-`largest` with a float16 scale per output channel; everything else as it is."""
     if value.ndim != 4 or name.startswith(KEPT_HALF):
         return {name: value.half() if value.ndim == 4 else value}
-    scale = (value.abs().amax((1, 2, 3)) / _INT8_MAX).clamp_min(1e-8).half().float()
-    return {name: torch.round(value / scale[:, None, None, None]).clamp(-_INT8_MAX, _INT8_MAX).to(torch.int8), f"{name}.scale": scale.half()}
+    scale = (value.abs().amax((1, 2, 3)) / largest).clamp_min(1e-8).half().float()
+    return {name: torch.round(value / scale[:, None, None, None]).clamp(-largest, largest).to(torch.int8), f"{name}.scale": scale.half()}
 
 
-def packed_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors of a network that is not part of a codec: `packed`, and half precision for the rest."""
+def packed_model(state: Mapping[str, Tensor], coarse: Mapping[str, int] | None = None) -> dict[str, Tensor]:
+    """All tensors of a network that is not part of a codec: `packed`, and half precision for the rest. `coarse`: the largest integer by prefix."""
+    def largest(name: str) -> int:
+        return next((limit for prefix, limit in (coarse or {}).items() if name.startswith(prefix)), _INT8_MAX)
     return {part: (value.half() if value.is_floating_point() else value).contiguous()
-            for name, whole in state.items() for part, value in packed(name, whole.detach().cpu()).items()}
+            for name, whole in state.items() for part, value in packed(name, whole.detach().cpu(), largest(name)).items()}
 
 
 def unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """MarsQE computes the paper's equations, costs what the paper's does, and its training goes on exactly where it stopped."""
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import enhance_metrics, enhance_models
-from remac import marsqe, marsqe_data, train_marsqe, train_segmenter
+from remac import marsqe, marsqe_data, marsqe_weights, train_marsqe, train_segmenter
 from remac.charts import chart
 from remac.coded import HEVC, SETTINGS, coded_names, load_coded
 from remac.data import DataMissing, load_picture, other_camera, picture_paths
@@ -26,6 +27,8 @@ from remac.marsqe_data import CompressedPatches, Dictionary
 from remac.matching import jpeg, jpeg_with_tables, match
 from remac.muon import orthogonalised
 from remac.segmenter import IGNORED, Segmenter, cell_classes, class_map
+from remac.tensors import load_tensors
+from remac.weights import unpacked
 from remac_runtime.enhance.matching import cut_dictionary, join_dictionary, texture
 
 TINY = MarsQEConfig(8, (1, 1, 1), (1, 1, 1), (8, 8, 8), (1, 1, 1), (1, 1, 1))
@@ -374,6 +377,27 @@ def test_training_lowers_the_loss(data: Path, tmp_path: Path, monkeypatch: pytes
     raw = trainer.pictures[""][0].raw
     assert F.mse_loss(after, raw) < F.mse_loss(before, raw)
     assert (tmp_path / "run" / "checkpoint.pt").exists() and (tmp_path / "run" / "log.jsonl").read_text().count("evaluation") == 1
+
+
+def test_a_run_is_shipped(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The averaged weights, the post-enhancement's coarser than the others; the index says what they are for and how they were trained."""
+    trainer = run_in(tmp_path / "run", data, monkeypatch, "marsqe")
+    trainer.one_step()
+    trainer.save()
+    config = {"command": "train", "device": "cpu", "train": {"batch": 2}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "dictionary.json").write_text('{"count": 6}')
+    assert marsqe_weights.main([str(tmp_path / "run"), "--out", str(tmp_path), "--kinds", "jpeg", "hevc"]) == 0
+    index = json.loads((tmp_path / "marsqe.json").read_text())
+    assert index["model"]["kinds"] == {"jpeg": [20, 50], "hevc": [27, 42]} and index["dictionary"]["count"] == 6
+    assert [(stage["steps"], stage["patches"]) for stage in index["model"]["stages"]] == [(1, 2)]
+    shipped, coarse = unpacked(load_tensors(tmp_path / index["model"]["file"])[0]), 0.0
+    for name, value in trainer.average.items():
+        step = value.abs().amax() / (15 if name.startswith("post.") and value.ndim == 4 else 127)
+        assert (shipped[name] - value).abs().max() <= 0.51 * step + 1e-3, name
+        coarse = max(coarse, float((shipped[name] - value).abs().max() / step)) if name.startswith("post.") else coarse
+    assert coarse > 0.3
+    assert marsqe_weights.main([str(tmp_path / "nothing"), "--out", str(tmp_path)]) == 1
 
 
 def test_labels_are_read_at_the_centres_of_blocks() -> None:
