@@ -50,7 +50,7 @@ class RefinedDecoder(nn.Module):
 
     def forward(self, y_hat: Tensor, knots: Tensor, latent_norm: Tensor, texture: Tensor | None = None, share: Tensor | None = None) -> Tensor:
         """See `RefDecoder`."""
-        position = knots @ torch.arange(RATE.gain_knots, dtype=knots.dtype, device=knots.device)
+        position = (knots * torch.arange(RATE.gain_knots, dtype=knots.dtype, device=knots.device)).sum(1)
         pixels = self.base(y_hat, knots, latent_norm, texture, share)
         result: Tensor = self.refinement(pixels, stream_conditions(position * (RATE.qualities - 1) / (RATE.gain_knots - 1)))
         return result
