@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import enhance_metrics, enhance_models
-from remac import marsqe, marsqe_data, marsqe_weights, train_marsqe, train_segmenter
+from remac import marsqe, marsqe_data, marsqe_modules, marsqe_weights, train_marsqe, train_segmenter
 from remac.charts import chart
 from remac.coded import HEVC, SETTINGS, coded_names, load_coded
 from remac.data import DataMissing, load_picture, other_camera, picture_paths
@@ -58,7 +58,7 @@ def references(model: MarsQE, count: int) -> Bank:
 def test_texture_extraction_is_equations_2_to_4() -> None:
     torch.manual_seed(0)
     compressed, reference, raw = (torch.randn(2, 3, 8, 12 - 4) for _ in range(3))
-    found = marsqe.extract_texture(compressed, reference, raw)
+    found = marsqe_modules.extract_texture(compressed, reference, raw)
     expected = torch.zeros_like(found)
     corners = [(y, x) for y in (0, 4) for x in (0, 4)]
     for p in range(2):
@@ -73,7 +73,7 @@ def test_texture_extraction_is_equations_2_to_4() -> None:
 
 def test_texture_fusing_is_equation_5() -> None:
     torch.manual_seed(1)
-    module = marsqe.TextureFusing(8, 4)
+    module = marsqe_modules.TextureFusing(8, 4)
     torch.nn.init.normal_(module.transfer.weight, std=0.1)
     decoded, moved = torch.randn(1, 8, 8, 8), torch.randn(1, 8, 8, 8)
     attention, (reduce, expand) = torch.zeros_like(decoded), (module.attention.reduce, module.attention.expand)
@@ -92,7 +92,7 @@ def test_texture_fusing_is_equation_5() -> None:
 
 def test_non_local_attention_stays_in_class_and_cell() -> None:
     torch.manual_seed(2)
-    module = marsqe.NonLocal(8, 4)
+    module = marsqe_modules.NonLocal(8, 4)
     x, classes = torch.randn(1, 8, 4, 8), torch.randint(0, 2, (1, 4, 8))
     found = module.attend(x, classes)
     query, key, value = (layer(x)[0] for layer in (module.query, module.key, module.value))
@@ -106,7 +106,7 @@ def test_non_local_attention_stays_in_class_and_cell() -> None:
 
 def test_non_local_module_is_equation_6() -> None:
     torch.manual_seed(3)
-    module = marsqe.NonLocal(8, 4)
+    module = marsqe_modules.NonLocal(8, 4)
     for layer in (module.project, module.narrow):
         torch.nn.init.normal_(layer.weight, std=0.1)
     x, classes = torch.randn(1, 8, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64)
@@ -150,9 +150,9 @@ def test_matching_is_equation_1() -> None:
 
 def test_cells_and_blocks_come_back() -> None:
     x = torch.randn(2, 3, 8, 16)
-    cells = marsqe.to_cells(x, 8)
-    assert torch.equal(cells[1], x[0, :, :, 8:]) and torch.equal(marsqe.from_cells(cells, 8, 8, 16), x)
-    assert torch.equal(marsqe.from_blocks(marsqe.blocks_of(cells), 3), cells)
+    cells = marsqe_modules.to_cells(x, 8)
+    assert torch.equal(cells[1], x[0, :, :, 8:]) and torch.equal(marsqe_modules.from_cells(cells, 8, 8, 16), x)
+    assert torch.equal(marsqe_modules.from_blocks(marsqe_modules.blocks_of(cells), 3), cells)
     mosaic = terrain(512, 768, 1)
     patches = cut_dictionary(mosaic).patches
     assert np.array_equal(join_dictionary(patches), mosaic) and np.array_equal(patches[7], mosaic[128:256, 128:256])
