@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export import layer_checks, manifest, measure, onnx_checks, onnx_memory, report, rover_encoder, to_onnx
+from export import command, layer_checks, manifest, measure, onnx_checks, onnx_memory, report, rover_encoder, to_onnx
 from remac_runtime import topology
 from remac_runtime.bench import cost as bench_cost
 from remac_runtime.errors import BadNetwork, RemacError
@@ -283,3 +284,16 @@ def test_stages_are_all_layers(model: Model) -> None:
 def test_missing_weights_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rover_encoder.main(["--network", str(tmp_path / "none.rmn"), "--out", str(tmp_path / "built")]) == 1
     assert "none.rmn: no such file: name the weights with --network" in capsys.readouterr().err and not (tmp_path / "built").exists()
+
+
+@pytest.mark.parametrize(("error", "message"), [
+    (BadNetwork("network.rmn: damaged"), "remac: network.rmn: damaged"),
+    (ModuleNotFoundError(name="onnxsim"), "remac: onnxsim is not installed: pip install -e '.[export]', or run `make encoder`")])
+def test_commands_end_with_one_line(error: Exception, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    @command.reported
+    def main(arguments: Sequence[str] | None = None) -> int:
+        if arguments:
+            return len(arguments)
+        raise error
+    assert main(["a", "b"]) == 2
+    assert main() == 1 and capsys.readouterr().err.splitlines() == [message]
