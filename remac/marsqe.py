@@ -227,8 +227,8 @@ def loss_of(enhanced: Enhanced, raw: Tensor, weight: float = 1.0) -> Tensor:
 
 def load_marsqe(folder: Path) -> MarsQE:
     """The shipped model, float32, evaluation mode."""
+    from remac.packing import unpacked
     from remac.tensors import load_tensors
-    from remac.weights import unpacked
     entry = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["model"]
     model = MarsQE()
     model.load_state_dict(unpacked(load_tensors(folder / entry["file"])[0]))

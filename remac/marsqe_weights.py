@@ -17,10 +17,10 @@ import torch
 from remac.coded import DECODER, SETTINGS
 from remac.marsqe import INDEX_FILE
 from remac.matching import DICTIONARY_FILE
+from remac.packing import packed_model
 from remac.segmenter import SEGMENTER_FILE
 from remac.tensors import SUFFIX, save_tensors
 from remac.train_codec import write_atomically
-from remac.weights import packed_model
 
 COARSE = {"post.": 15}         # 5 bits: what the post-enhancement adds is far below what its roundings could take away
 RECORD_FILE = "dictionary.json"

@@ -97,8 +97,8 @@ def load_segmenter(folder: Path) -> Segmenter:
     """The shipped segmenter, float32, evaluation mode. A training bundle has it as segmenter.pt, readable without safetensors."""
     path = folder / SEGMENTER_FILE
     if path.exists():
+        from remac.packing import unpacked
         from remac.tensors import load_tensors
-        from remac.weights import unpacked
         tensors = unpacked(load_tensors(path)[0])
     else:
         tensors = torch.load(path.with_suffix(".pt"), map_location="cpu", weights_only=True)

@@ -19,10 +19,10 @@ from torch import Tensor
 from remac.config import TrainConfig
 from remac.data import DataMissing, data_folder, load_picture, picture_paths
 from remac.marsqe import CLASS_PIXELS, CLASSES
+from remac.packing import packed_model
 from remac.segmenter import CLASS_NAMES, IGNORED, MULTIPLE, SEGMENTER_FILE, Segmenter
 from remac.tensors import save_tensors
 from remac.train_codec import autocast, learning_rate, write_atomically
-from remac.weights import packed_model
 
 PATCH, BATCH, SAVE_EVERY = 384, 6, 100
 SHARE_EXPONENT = -0.4         # class weights: pixel share ** this, since four pixels of five are soil

@@ -20,7 +20,7 @@ import pytest
 from fake_codec import PICTURE, ROOT, FakeEncoder, FakeModel, damaged, remac
 from PIL import Image
 
-from remac_runtime import cli, commands, packets
+from remac_runtime import cli, commands, exits, packets
 from remac_runtime.codec import EncodeOptions
 from remac_runtime.crc import crc32c
 from remac_runtime.exits import Exit
@@ -232,7 +232,7 @@ def test_a_bug_is_one_line_unless_asked_for(fake: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(FakeEncoder, "encode", broken)
     assert remac("encode", "a.png", "b.png", "-o", "out") == Exit.FAILED
     assert "a.png: internal error (ZeroDivisionError: division by zero): please report it" in capsys.readouterr().err
-    monkeypatch.setenv(cli.DEBUG_VARIABLE, "1")
+    monkeypatch.setenv(exits.DEBUG_VARIABLE, "1")
     with pytest.raises(ZeroDivisionError):
         remac("encode", "a.png", "-o", "x.rmc")
 

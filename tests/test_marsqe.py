@@ -26,9 +26,9 @@ from remac.marsqe import Bank, Enhanced, MarsQE, MarsQEConfig
 from remac.marsqe_data import CompressedPatches, Dictionary
 from remac.matching import jpeg, jpeg_with_tables, match
 from remac.muon import orthogonalised
+from remac.packing import unpacked
 from remac.segmenter import IGNORED, Segmenter, cell_classes, class_map
 from remac.tensors import load_tensors
-from remac.weights import unpacked
 from remac_runtime.enhance.matching import cut_dictionary, join_dictionary, texture
 
 TINY = MarsQEConfig(8, (1, 1, 1), (1, 1, 1), (8, 8, 8), (1, 1, 1), (1, 1, 1))

@@ -14,11 +14,10 @@ from typing import Any, NoReturn
 
 from remac_runtime.bench import arguments as bench_arguments
 from remac_runtime.errors import RemacError
-from remac_runtime.exits import MEANING, Exit, UsageError
+from remac_runtime.exits import MEANING, Exit, UsageError, describe
 from remac_runtime.format import BAND_ROWS, BAND_UNIT, QUALITIES
 
 PLUGIN_GROUP = "remac.commands"   # entry points NAME = "module:main", main(arguments: list[str]) -> int
-DEBUG_VARIABLE = "REMAC_DEBUG"
 BACKENDS = ("onnxruntime", "c99", "numpy", "torch")
 DEFAULT_QUALITY = 32
 
@@ -285,18 +284,6 @@ def _fail(options: argparse.Namespace, message: str) -> int:
         print(json.dumps({"command": options.command, "error": message}))
     print(f"remac: error: {message}", file=sys.stderr)
     return Exit.FAILED
-
-
-def describe(error: BaseException) -> str:
-    """One line that says what went wrong, whatever it was."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'file'}: {error.strerror.lower()}: check the path, its permissions and the free space"
-    if isinstance(error, MemoryError):
-        return "not enough memory: encode with --strip-rows 256, or cut the picture into tiles"
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, RemacError):
-        return text
-    return f"internal error ({type(error).__name__}: {text}): please report it; {DEBUG_VARIABLE}=1 shows where"
 
 
 @contextlib.contextmanager

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from remac_runtime import packets
-from remac_runtime.cli import DEBUG_VARIABLE, describe
 from remac_runtime.codec import Decoded, Decoder, EncodeOptions, Encoder
 from remac_runtime.enhance.enhancer import Enhancer, trained_behind
 from remac_runtime.errors import BadInput
-from remac_runtime.exits import Exit, UsageError
+from remac_runtime.exits import DEBUG_VARIABLE, Exit, UsageError, describe
 from remac_runtime.format import NO_REFERENCE, SIDE_MAX
 from remac_runtime.ground import GroundDecoder
 from remac_runtime.images import READABLE, load_picture, save_picture, write_atomically

@@ -17,6 +17,7 @@ from remac_runtime import packets
 from remac_runtime.codec import Decoder
 from remac_runtime.enhance.enhancer import PICTURE_SUFFIXES, Enhancer
 from remac_runtime.errors import BadInput, RemacError
+from remac_runtime.exits import DEBUG_VARIABLE, describe
 from remac_runtime.ground import GroundDecoder
 from remac_runtime.images import Picture, save_picture, temporary_prefix
 from remac_runtime.model import load_model
@@ -121,7 +122,6 @@ def made_from(data: bytes, source: Path, settings: Settings) -> str:
 
 def perform(task: Task) -> Result:
     """Do a task. All that can go wrong with the file becomes a result; nothing half-written is left."""
-    from remac_runtime.cli import DEBUG_VARIABLE, describe
     start = time.perf_counter()
     try:
         return _perform(task, start)

@@ -11,7 +11,7 @@ from remac_runtime.model import Model
 from remac_runtime.verify.engines import REFERENCE
 from remac_runtime.verify.run import Item, Machine, run_worker
 from remac_runtime.verify.runtimes import Runtime
-from remac_runtime.verify.trace import LATENTS, SYMBOLS, Z, by_phase, first_difference
+from remac_runtime.verify.trace import LATENTS, SYMBOLS, Z, by_phase, first_difference, read_latents
 
 _TRUTH = Runtime(REFERENCE, REFERENCE)
 _LIMIT_S = 600.0
@@ -72,7 +72,6 @@ class Locator:
         assert item.case.stream is not None
         wanted = self._wanted(item, "trace_stream", item.case.stream)
         if not runtime.engine:
-            from remac_runtime.verify.session import read_latents
             return str(first_difference(read_latents(item.output, item.case, self.model.network.latents), {LATENTS: wanted[LATENTS]}) or "")
         found, note = self._trace(runtime, engine, item, item.input, "trace_stream", limit_s)
         difference = first_difference(found, wanted)

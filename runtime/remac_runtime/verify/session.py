@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from remac_runtime.backends.base import Array
 from remac_runtime.errors import BadInput, RemacError
 from remac_runtime.format import LATENT_STRIDE
 from remac_runtime.images import write_atomically
@@ -24,13 +23,12 @@ from remac_runtime.verify.locate import Locator
 from remac_runtime.verify.matrix import CaseResult, Outcome, from_json
 from remac_runtime.verify.run import Ended, Item, Machine, run_command, run_worker
 from remac_runtime.verify.runtimes import Runtime
-from remac_runtime.verify.trace import LATENTS, SYMBOLS
+from remac_runtime.verify.trace import LATENTS, SYMBOLS, read_latents
 
 BYTE = "byte"               # of --inject: one byte of every stream instead of one weight
 ACTIONS = ("encode", "decode")
 _TRUTH = Runtime(REFERENCE, REFERENCE)
 _TRUTH_LIMIT_S = 3600.0     # the reference is slow on purpose
-_NPY = b"\x93NUMPY"
 _HOW = {"error": Outcome.ERROR, "timeout": Outcome.TIMEOUT, "unsupported": Outcome.UNSUPPORTED, "not run": Outcome.NOT_RUN}
 
 
@@ -240,19 +238,3 @@ def _one_byte_changed(data: bytes) -> bytes:
     """With one bit of the middle byte turned over."""
     at = len(data) // 2
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1:]
-
-
-def read_latents(path: Path, case: Case, channels: int) -> dict[str, Array]:
-    """`latents` and perhaps `symbols` of a worker's .npz, or latents of a foreign decoder's .npy or raw little-endian int32. Raises ValueError."""
-    start = path.read_bytes()[:len(_NPY)]
-    if start.startswith(b"PK"):
-        with np.load(path) as arrays:
-            return {name: arrays[name] for name in (SYMBOLS, LATENTS) if name in arrays}
-    if start == _NPY:
-        return {LATENTS: np.load(path)}
-    shape = (-(-case.height // 64) * 4, -(-case.width // 64) * 4, channels)
-    values = np.fromfile(path, "<i4")
-    if values.size != shape[0] * shape[1] * shape[2]:
-        raise ValueError(f"{values.size} numbers, latents of {case.width}x{case.height} pixels are {list(shape)}")
-    return {LATENTS: values.reshape(shape).astype(np.int32)}
-

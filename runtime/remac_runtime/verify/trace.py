@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,12 @@ from remac_runtime.backends.base import Array
 from remac_runtime.format import PHASES, SIDE_MAX
 from remac_runtime.network import LAYERS, Network
 from remac_runtime.topology import OUTPUTS
+from remac_runtime.verify.cases import Case
 from remac_runtime.verify.layers import ShowsLayers
 
 Trace = dict[str, Array]        # [rows, columns, channels] by layer, bands one below the other, as reference.py collects them
 Z, SYMBOLS, LATENTS = "z", "symbols", "latents"
+_NPY = b"\x93NUMPY"
 # The order of computation. `z` is what the entropy path starts from: hyper_out in the encoder, read from the stream in the decoder.
 ORDER = (*LAYERS[:LAYERS.index("hyper_out") + 1], Z, *LAYERS[LAYERS.index("hyper_out") + 1:LAYERS.index("hidden0")],
          *(f"{kind}{p}" for p in range(len(PHASES)) for kind in ("hidden", "mean", "scale", SYMBOLS)), LATENTS)
@@ -132,3 +135,18 @@ def first_difference(found: Mapping[str, Array], expected: Mapping[str, Array]) 
             return Difference(name, 0, 0, 0, 0, 0, 0, 0, tuple(unseen), a.shape, b.shape)
         unseen.clear()
     return None
+
+
+def read_latents(path: Path, case: Case, channels: int) -> dict[str, Array]:
+    """`latents` and perhaps `symbols` of a worker's .npz, or latents of a foreign decoder's .npy or raw little-endian int32. Raises ValueError."""
+    start = path.read_bytes()[:len(_NPY)]
+    if start.startswith(b"PK"):
+        with np.load(path) as arrays:
+            return {name: arrays[name] for name in (SYMBOLS, LATENTS) if name in arrays}
+    if start == _NPY:
+        return {LATENTS: np.load(path)}
+    shape = (-(-case.height // 64) * 4, -(-case.width // 64) * 4, channels)
+    values = np.fromfile(path, "<i4")
+    if values.size != shape[0] * shape[1] * shape[2]:
+        raise ValueError(f"{values.size} numbers, latents of {case.width}x{case.height} pixels are {list(shape)}")
+    return {LATENTS: values.reshape(shape).astype(np.int32)}
