@@ -53,8 +53,10 @@ def coded(kind: str, number: int, picture: Picture) -> Picture:
 
 def code_all(kind: str, number: int, paths: list[Path], mosaic: Picture, out: Path) -> None:
     """Write all pictures and the dictionary of one setting into `out`."""
-    from remac.coded import DICTIONARY_PICTURE, coded_names
+    from remac.charts import chart_pictures
+    from remac.coded import DICTIONARY_PICTURE, chart_name, coded_names
     from remac.data import load_picture, other_camera
+    from remac.marsqe import CELL
     from remac.train_codec import write_atomically
 
     def write(name: str, picture: Callable[[], Picture]) -> None:
@@ -64,6 +66,8 @@ def code_all(kind: str, number: int, paths: list[Path], mosaic: Picture, out: Pa
 
     out.mkdir(parents=True, exist_ok=True)
     write(DICTIONARY_PICTURE, lambda: mosaic)
+    for i, drawn in enumerate(chart_pictures(CELL)):
+        write(chart_name(i), partial(np.asarray, drawn))
     for i, path in enumerate(tqdm(paths, desc=f"{kind} {number}", leave=False)):
         own, other = coded_names(path)
         write(own, partial(load_picture, path))

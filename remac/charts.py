@@ -12,6 +12,7 @@ from torch import Tensor
 
 GRAIN = 3.0                    # largest standard deviation of a chart's noise, 8-bit units
 NOISE = (5.0, 60.0)            # least and largest of the noise charts
+PICTURES, PICTURE_CHARTS, PICTURE_SEED = 12, 4, 29     # pictures of charts: how many, charts along a side
 PURE_SHARE = 0.3               # of the colours have every component at 0 or 255
 
 
@@ -70,3 +71,13 @@ def chart(side: int, rng: np.random.Generator) -> Tensor:
     if rng.random() < 1 / 3:
         drawn = drawn.mean(2, keepdims=True).repeat(3, 2)
     return torch.from_numpy(np.rint(np.clip(drawn, 0, 255))).permute(2, 0, 1).float()
+
+
+def chart_pictures(side: int) -> list[NDArray[np.uint8]]:
+    """Pictures full of charts of `side` pixels, uint8[H,W,3], always the same: for codecs of whole pictures."""
+    pictures = []
+    for number in range(PICTURES):
+        rng = np.random.default_rng((PICTURE_SEED, number))
+        rows = [torch.cat([chart(side, rng) for _ in range(PICTURE_CHARTS)], 2) for _ in range(PICTURE_CHARTS)]
+        pictures.append(torch.cat(rows, 1).byte().permute(1, 2, 0).numpy())
+    return pictures

@@ -1,8 +1,8 @@
 """Kinds of compression that MarsQE mends, and pictures coded beforehand: HEVC and REMAC code whole pictures, not patches.
 
 `python -m benchmarks.enhance_settings --out runs/coded` codes the training pictures; a folder of one kind holds, for each setting,
-NUMBER/NAME.png for every picture, NUMBER/NAME.other.png for what `other_camera` makes of it, and NUMBER/dictionary.png, the references as they
-look in it (24 patches, a row per class).
+NUMBER/NAME.png for every picture, NUMBER/NAME.other.png for what `other_camera` makes of it, NUMBER/chart-N.png for drawn charts, and
+NUMBER/dictionary.png, the references as they look in it (24 patches, a row per class).
 """
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from remac.charts import PICTURES
 from remac.config import DEEP
 from remac.data import DataMissing, PatchSampler, load_picture, other_camera
 from remac_runtime.enhance.input import hevc_tables, stream_tables
@@ -36,14 +37,20 @@ def coded_names(path: Path) -> tuple[str, str]:
     return f"{path.stem}.png", f"{path.stem}.other.png"
 
 
+def chart_name(number: int) -> str:
+    """File of one of the `chart_pictures`."""
+    return f"chart-{number}.png"
+
+
 @dataclass(frozen=True)
 class CodedPictures:
-    """The training pictures in one setting, as they are and as of another camera: uint8[H,W,3] each; their mean squared error; and the coded
-    references uint8[24,128,128,3]."""
+    """The training pictures in one setting, as they are and as of another camera: uint8[H,W,3] each; their mean squared error; the charts
+    likewise; and the coded references uint8[24,128,128,3]."""
 
     tables: NDArray[np.float32]
     cameras: tuple[Pictures, Pictures]
     error: float
+    charts: Pictures
     dictionary: NDArray[np.uint8]
 
 
@@ -62,11 +69,12 @@ def load_coded(folder: Path, numbers: tuple[int, ...], paths: list[Path], raw: t
     found = []
     for number in numbers:
         files = [[folder / str(number) / name for name in names] for names in zip(*map(coded_names, paths), strict=True)]
+        files.append([folder / str(number) / chart_name(n) for n in range(PICTURES)])
         missing = [file for camera in files for file in camera if not file.exists()]
         if missing:
             raise DataMissing(f"{folder / str(number)} lacks {missing[0].name} and {len(missing) - 1} more: run benchmarks.enhance_settings again")
-        own, other = (tuple(PatchSampler.at_least(load_picture(file), least) for file in camera) for camera in files)
+        own, other, charts = (tuple(PatchSampler.at_least(load_picture(file), least) for file in camera) for camera in files)
         squares = [np.square(a[..., :3].astype(np.float32) - b).sum(dtype=np.float64) for a, b in zip(raw[0], own, strict=True)]
         dictionary = cut_dictionary(load_picture(folder / str(number) / DICTIONARY_PICTURE)).patches
-        found.append(CodedPictures(flat_tables(kind, number), (own, other), float(sum(squares)) / sum(p.size for p in own), dictionary))
+        found.append(CodedPictures(flat_tables(kind, number), (own, other), float(sum(squares)) / sum(p.size for p in own), charts, dictionary))
     return found

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from remac.charts import chart
+from remac.charts import chart, chart_pictures
 from remac.coded import GRID, JPEG, SETTINGS, load_coded, of_other_camera
 from remac.data import PatchSampler, load_picture
 from remac.marsqe import CELL, CLASS_PIXELS
@@ -19,7 +19,7 @@ from remac.segmenter import Segmenter, cell_classes, class_map
 from remac_runtime.enhance.matching import texture
 
 CODED_SHARE = 0.5                  # of the patches are of pictures coded beforehand, where there are any
-CHART_SHARE = 0.06                 # of the other patches are drawn charts
+CHART_SHARE = 0.06                 # of the patches are drawn charts
 OTHER_SHARE = 0.1                  # of the patches are coded at any quality of OTHER_RANGE instead
 OTHER_RANGE = (10, 70)
 TYPICAL_MSE = {20: 79.0, 30: 60.0, 40: 50.0, 50: 43.0}       # of JPEG on the training patches: what makes the losses of the settings comparable
@@ -91,6 +91,7 @@ class CompressedPatches(PatchSampler):
             self.pictures = [with_classes(self.at_least(load_picture(path), CELL), segmenter) for path in paths]
         self.dictionary, self.coded_share = dictionary, coded_share if coded else 0.0
         self.cameras = (self.pictures, of_other_camera(self.pictures) if coded else [])
+        self.charts = chart_pictures(CELL) if coded else []
         self.coded = [setting for folder in coded for setting in load_coded(folder, numbers.get(folder.name, ()), paths, self.cameras, CELL)]
         for setting in self.coded:
             if dictionary is not None:
@@ -132,4 +133,10 @@ class CompressedPatches(PatchSampler):
         """The same of a picture coded beforehand."""
         setting, camera = self.coded[rng.integers(len(self.coded))], int(rng.integers(2))
         chosen, crop = self.place(rng, GRID)
-        return crop(self.cameras[camera][chosen]), crop(setting.cameras[camera][chosen]), setting.tables, setting.error
+        if rng.random() >= CHART_SHARE:
+            return crop(self.cameras[camera][chosen]), crop(setting.cameras[camera][chosen]), setting.tables, setting.error
+        number = int(rng.integers(len(self.charts)))
+        top, left = (GRID * int(rng.integers((n - CELL) // GRID + 1)) for n in self.charts[number].shape[:2])
+        raw, coded = (picture[number][top:top + CELL, left:left + CELL] for picture in (self.charts, setting.charts))
+        pixels = np.dstack([raw, crop(self.pictures[chosen])[..., 3:]])
+        return pixels, coded, setting.tables, max(setting.error, float(np.square(raw - coded.astype(np.float32)).mean()))

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 
 from benchmarks import enhance_metrics, enhance_models
 from remac import marsqe, marsqe_data, marsqe_modules, marsqe_weights, train_marsqe, train_segmenter
-from remac.charts import chart
-from remac.coded import HEVC, SETTINGS, coded_names, load_coded
+from remac.charts import chart, chart_pictures
+from remac.coded import HEVC, SETTINGS, chart_name, coded_names, load_coded
 from remac.data import DataMissing, load_picture, other_camera, picture_paths
-from remac.marsqe import Bank, Enhanced, MarsQE, MarsQEConfig
+from remac.marsqe import CELL, Bank, Enhanced, MarsQE, MarsQEConfig
 from remac.marsqe_data import CompressedPatches, Dictionary
 from remac.matching import jpeg, jpeg_with_tables, match
 from remac.muon import orthogonalised
@@ -271,6 +271,8 @@ def coded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, path in enumerate(picture_paths(data / "train")):
             for name, picture in zip(coded_names(path), (load_picture(path), other_camera(load_picture(path), i)), strict=True):
                 Image.fromarray(kept_bits(picture, bits)).save(folder / str(number) / name)
+        for i, drawn in enumerate(chart_pictures(CELL)):
+            Image.fromarray(kept_bits(drawn, bits)).save(folder / str(number) / chart_name(i))
         Image.fromarray(np.full((512, 768, 3), bits, np.uint8)).save(folder / str(number) / "dictionary.png")
     return folder
 
@@ -279,9 +281,10 @@ def kept_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
     return pixels >> (8 - bits) << (8 - bits)
 
 
-def test_patches_of_pictures_coded_beforehand(data: Path, coded: Path) -> None:
+def test_patches_of_pictures_coded_beforehand(data: Path, coded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Raw and coded patch show the same place, mirrored or not; tables, references and weights are the setting's."""
     dictionary = Dictionary(np.stack([terrain(128, 128, seed) for seed in range(24)]))
+    monkeypatch.setattr(marsqe_data, "CHART_SHARE", 0.0)
     torch.manual_seed(7)
     batch = CompressedPatches(picture_paths(data / "train"), 1, dictionary, Segmenter().eval(), (coded,), 1.0).compressed_batch(12, 0, True)
     steps = {round(2.0 ** ((number - 4) / 6), 4): bits for bits, number in enumerate(SETTINGS[HEVC], 1)}
@@ -290,6 +293,11 @@ def test_patches_of_pictures_coded_beforehand(data: Path, coded: Path) -> None:
     for bits, raw, compressed, reference in zip(found, batch.raw, batch.compressed, batch.references[1], strict=True):
         assert np.array_equal(kept_bits(raw.byte().numpy(), bits), compressed.byte().numpy())
         assert (reference == bits).all()
+    monkeypatch.setattr(marsqe_data, "CHART_SHARE", 1.0)
+    charts = CompressedPatches(picture_paths(data / "train"), 1, dictionary, Segmenter().eval(), (coded,), 1.0).compressed_batch(8, 1, False)
+    for raw, compressed, weight in zip(charts.raw, charts.compressed, charts.weight, strict=True):
+        assert any(np.array_equal(kept_bits(raw.byte().numpy(), bits), compressed.byte().numpy()) for bits in steps.values())
+        assert weight <= 1 / (raw - compressed).square().mean().clamp_min(0.5) + 1e-4
     squares = [np.square(np.float64(p) - kept_bits(p, 2)).mean() for p in map(load_picture, picture_paths(data / "train"))]
     assert float(batch.weight[found.index(2)]) == pytest.approx(1 / np.mean(squares), rel=1e-5)
 
