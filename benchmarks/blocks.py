@@ -33,6 +33,7 @@ WEIGHT_FILES = {
     "bank.rmb": "the reference bank, integers",
     "codec.safetensors.xz": "the ground decoder, and the scales that make the network trainable again",
     "decoder-deep.safetensors.xz": "the deep ground decoder, but for the trunk that both have",
+    "decoder-refined.safetensors.xz": "what the refined ground decoder adds to the deep one",
 }
 
 

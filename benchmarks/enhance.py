@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
@@ -64,6 +64,7 @@ class Setting:
 SCHEMA = 3
 ABLATED, ABLATED_SET = Setting(JPEG, 30), "test"
 ALL_SETTINGS = tuple(Setting(kind, number) for kind in (JPEG, HEVC, REMAC) for number in SETTINGS[kind])
+ELSEWHERE = (Setting(JPEG, 20), Setting(JPEG, 50), Setting(HEVC, 32), Setting(REMAC, 20))      # what the other sets are measured in
 
 
 def identity(path: Path) -> str:
@@ -108,14 +109,19 @@ class Job:
     ablations: tuple[str, ...]
 
 
-def job(image: EvalImage, setting: Setting, runs: Mapping[str, str], content: Mapping[str, Any]) -> Job | None:
-    """What has still to be measured, given the baselines' runs and earlier results; None if nothing."""
+def missing(image: EvalImage, setting: Setting, runs: Mapping[str, str], content: Mapping[str, Any], ablated: bool = False) -> Iterator[Job]:
+    """What has still to be measured, given the baselines' runs and earlier results: a job, or none. `ablated`: the ablations instead."""
     have = content["images"].get(image.key, {}).get("settings", {}).get(setting.key, {})
-    baselines = [name for name in BASELINES if setting.kind in BASELINE_RUNS and runs_of(setting.kind, name) in runs]
-    ablated = setting == ABLATED and image.set_name == ABLATED_SET
-    others = tuple(name for name in (setting.kind, *baselines) if name not in have)
-    ablations = tuple(name for name in ("", *(ABLATIONS if ablated else ())) if f"marsqe/{name}".rstrip("/") not in have)
-    return Job(image, setting, others, ablations) if others or ablations else None
+    wanted: tuple[str, ...] = ()
+    others = [setting.kind, *(name for name in BASELINES if setting.kind in BASELINE_RUNS and runs_of(setting.kind, name) in runs)]
+    if ablated:
+        others, wanted = [], ABLATIONS if (setting, image.set_name) == (ABLATED, ABLATED_SET) else ()
+    elif image.set_name == ABLATED_SET or setting in ELSEWHERE:
+        wanted = ("",)
+    found = Job(image, setting, tuple(name for name in others if wanted and name not in have),
+                tuple(name for name in wanted if f"marsqe/{name}".rstrip("/") not in have))
+    if found.others or found.ablations:
+        yield found
 
 
 def measure(job: Job, models: Models) -> tuple[str, dict[str, dict[str, float]]]:
@@ -224,8 +230,9 @@ def main(arguments: list[str]) -> int:
     content["cost"] = cost_of(MarsQE())
     content["training"] = {"marsqe": training_of_shipped(options.weights), **{name: training_of(options.runs / name) for name in runs}}
     content["segmentation"] = evaluate(load_segmenter(options.weights), data_root(options.data))
-    every = (job(image, setting, runs, content) for setting in ALL_SETTINGS if setting.kind in options.kinds for image in images)
-    measure_all([found for found in every if found], options, content)
+    chosen = [setting for setting in ALL_SETTINGS if setting.kind in options.kinds]
+    measure_all([job for ablated in (False, True) for setting in chosen for image in images
+                 for job in missing(image, setting, runs, content, ablated)], options, content)
     return 0
 
 

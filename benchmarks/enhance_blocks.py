@@ -50,8 +50,8 @@ def quality(sources: Sources) -> str:
                      for name in ("test", "frames"))
     return "\n".join([table(head, rows, left=2), "", "Settings: JPEG quality, HEVC QP (intra, ipratio=1), REMAC quality. LPIPS: not available (its "
                       f"backbone's weights are not at hand). Means over the {crops} test crops of Curiosity (not the pictures of the paper); in the "
-                      f"last two columns over {frames} frames of Perseverance, whose cameras no network saw. Least: of the picture that gains "
-                      f"least. Convolutions in {result['precision']}.", "", trained(result)])
+                      f"last two columns over {frames} frames of Perseverance, whose cameras no network saw (some settings). Least: of the picture "
+                      f"that gains least. Convolutions in {result['precision']}.", "", trained(result)])
 
 
 def samples(sources: Sources) -> str:

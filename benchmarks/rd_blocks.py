@@ -9,10 +9,10 @@ from benchmarks.rd import PEER_TITLES, SET_TITLES
 from benchmarks.sources import MISSING, SOURCES, NotMeasuredError, Sources, number, percent, share, table
 from benchmarks.summary import ANCHOR, ANCHOR_QUALITIES, OPERATING_QUALITY, RIVAL
 
-OURS, UNREFERENCED = "remac-m", "remac-m-noref"
-TITLES = {OURS: "**remac, rover-m**", UNREFERENCED: "remac, rover-m, without references", **PEER_TITLES}
-SHORT = {OURS: "remac", UNREFERENCED: "no references", "jpeg444": "JPEG 4:4:4", "webp": "WebP", "jpeg2000": "JPEG 2000", "avif444": "AVIF 4:4:4",
-         "avif420": "AVIF 4:2:0", "avif444-iq": "AVIF iq", "hevc444": "HEVC", "jpegxl": "JPEG XL"}
+OURS, FIRST, UNREFERENCED = "remac-m", "remac-m-first", "remac-m-noref"
+TITLES = {OURS: "**remac, rover-m**", FIRST: "remac, rover-m, first ground decoder", UNREFERENCED: "the same, without references", **PEER_TITLES}
+SHORT = {OURS: "remac", FIRST: "first decoder", UNREFERENCED: "no references", "jpeg444": "JPEG 4:4:4", "webp": "WebP", "jpeg2000": "JPEG 2000",
+         "avif444": "AVIF 4:4:4", "avif420": "AVIF 4:2:0", "avif444-iq": "AVIF iq", "hevc444": "HEVC", "jpegxl": "JPEG XL"}
 SHOWS = {       # what the evaluation pictures show: they may not be printed here
     "test/msl_mcam_sol0127_1": "layered outcrop",
     "test/msl_mcam_sol0176_1": "dark plain below the sky",
@@ -86,7 +86,10 @@ def rate_distortion(sources: Sources) -> str:
     return "\n".join([table(heads, rows), "",
                       f"In brackets: pictures. Real file sizes, PSNR over RGB. BD-rate: bytes against {TITLES[ANCHOR]} at equal PSNR "
                       f"(negative: fewer), per picture, then averaged, between the PSNRs of JPEG qualities {low} and {high}. The other column: "
-                      f"bytes at the PSNR of JPEG quality {OPERATING_QUALITY}, the usual setting in flight, as a share of JPEG's. {_span(sets)}"])
+                      f"bytes at the PSNR of JPEG quality {OPERATING_QUALITY}, the usual setting in flight, as a share of JPEG's. "
+                      "Streams are decoded by the newest ground decoder, as `remac decode` does; in the rows of the first decoder by the one that "
+                      "the codec was trained with. "
+                      f"{_span(sets)}"])
 
 
 def plot(sources: Sources) -> str:
@@ -149,19 +152,19 @@ def references(sources: Sources) -> str:
     layers = {layer: count for graph in report["mac_per_pixel"].values() for layer, count in graph.items()}
     total = sum(layers.values()) / 1000
     rows = []
-    for name, label, cost in ((OURS, "with references", total), (UNREFERENCED, "without", total - layers["reference"] / 1000)):
+    for name, label, cost in ((FIRST, "with references", total), (UNREFERENCED, "without", total - layers["reference"] / 1000)):
         known = [entry["codecs"][name] if complete(entry, name) else {} for entry in sets.values()]
         rows.append([label, *(percent(codec.get("bd_rate_mean")) for codec in known), f"{cost:.3f}"])
-    against = {name: entry["codecs"][OURS]["bd_rate_mean_against"].get(UNREFERENCED) for name, entry in sets.items()}
+    against = {name: entry["codecs"].get(FIRST, {}).get("bd_rate_mean_against", {}).get(UNREFERENCED) for name, entry in sets.items()}
     gains = ", ".join(f"{percent(rate)} ({SET_TITLES[name]})" for name, rate in against.items())
     return "\n".join([table(["same model", *(f"{_title(name, entry)}: BD-rate" for name, entry in sets.items()), "kMAC/px"], rows), "",
-                      f"With references against without them, same model: {gains}."])
+                      f"With references against without them, same model, first ground decoder: {gains}."])
 
 
 def rate_ranges(sources: Sources) -> str:
     """How the mean BD-rates depend on the range of JPEG qualities they are taken over."""
     sets, spans = measured_sets(sources), sources["rd"]["ranges"]
-    names = [name for name in _shown(sets) if name not in (ANCHOR, UNREFERENCED)]
+    names = [name for name in _shown(sets) if name not in (ANCHOR, FIRST, UNREFERENCED)]
     rows = [(f"{SET_TITLES[set_name]}, q{span}", *(percent(rates.get(name)).removesuffix(" %") for name in names))
             for set_name in sets for span, rates in spans[set_name].items()]
     own = {name: [rates[OURS] for rates in spans[name].values() if rates[OURS] is not None] for name in sets}

@@ -20,7 +20,7 @@ from benchmarks.store import RESULTS, ImageResults, Results, load, save, write_j
 from benchmarks.summary import mean
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS, FLOAT, INTEGER = "remac-m", "remac-m-float", "remac-m-estimate"
+OURS, FLOAT, INTEGER = "remac-m-first", "remac-m-float", "remac-m-estimate"       # all decoded by the first ground decoder
 GAP_FILE = "float_gap.json"
 
 

@@ -23,9 +23,10 @@ from benchmarks.peers import is_grey
 from benchmarks.store import RESULTS, ResultsError
 
 QUALITIES = (0, 9, 18, 27, 36, 45, 54, 63)
-DEFAULT_VARIANT = "full"
+DEFAULT_VARIANT, FIRST_VARIANT = "full", "first"
 VARIANTS: dict[str, dict[str, Any]] = {      # keywords of remac_runtime.encode
     DEFAULT_VARIANT: {},
+    FIRST_VARIANT: {},                       # with the ground decoder that the codec was trained with, as all but the default
     "noref": {"references": False},
 }
 VARIANT_KEYWORDS = {key for keywords in VARIANTS.values() for key in keywords}      # others, as the threads, change no result
@@ -92,9 +93,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", metavar="FOLDER", help="the pictures; by default $REMAC_DATA or ../shared/data/mars")
     parser.add_argument("--sets", nargs="+", choices=sorted(FOLDERS), default=list(EVALUATION_SETS))
     parser.add_argument("--name", default="remac-m", help="of the profile in the results; a variant other than full is appended")
-    parser.add_argument("--variant", choices=sorted(VARIANTS), default=DEFAULT_VARIANT, help="noref: without references")
+    parser.add_argument("--variant", choices=sorted(VARIANTS), default=DEFAULT_VARIANT,
+                        help="first: with the first ground decoder; noref: with it and without references")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model; by default the one that remac-runtime finds itself")
-    parser.add_argument("--decoder", metavar="NAME@VERSION", help="ground decoder; by default the first one, which the codec was trained with")
+    parser.add_argument("--decoder", metavar="NAME@VERSION", help="ground decoder; by default the newest one, as in `remac decode`")
     parser.add_argument("--backend", help="of both sides: onnxruntime, numpy or torch")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "rd_remac.json")
@@ -110,7 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = options.name if options.variant == DEFAULT_VARIANT else f"{options.name}-{options.variant}"
     try:
         images = evaluation_images(options.data, tuple(options.sets))
-        decoding = common | {"decoder": options.decoder or first_decoder(options.model)}
+        default = None if options.variant == DEFAULT_VARIANT else first_decoder(options.model)
+        decoding = common | {"decoder": options.decoder or default}
         subject = codec(name, common | VARIANTS[options.variant], decoding)
         run([subject], images, options.out, {"numpy": version("numpy"), "remac-runtime": remac_runtime.__version__})
     except (DataMissingError, ResultsError, RemacError) as error:

@@ -35,16 +35,18 @@ def measured(psnr: float) -> dict[str, float]:
 
 def test_only_what_is_missing_is_measured() -> None:
     nothing: dict[str, Any] = {"images": {}}
-    whole = enhance.job(image(), ABLATED, RUNS, nothing)
-    assert whole is not None and whole.others == ("jpeg", "arcnn") and whole.ablations == ("", *ABLATIONS)
-    assert enhance.job(image("frames"), ABLATED, RUNS, nothing) == enhance.Job(image("frames"), ABLATED, ("jpeg", "arcnn"), ("",))
-    streams = enhance.job(image(), Setting("remac", 12), RUNS, nothing)
-    assert streams is not None and (streams.others, streams.ablations) == (("remac",), ("",)), "no baseline was trained for streams"
+
+    def jobs(content: dict[str, Any], setting: Setting = ABLATED, ablated: bool = False, set_name: str = "test") -> list[tuple[Any, Any]]:
+        return [(job.others, job.ablations) for job in enhance.missing(image(set_name), setting, RUNS, content, ablated)]
+    assert jobs(nothing) == [(("jpeg", "arcnn"), ("",))] and jobs(nothing, ablated=True) == [((), ABLATIONS)]
+    assert jobs(nothing, set_name="frames") == [] and jobs(nothing, ablated=True, set_name="frames") == []
+    assert jobs(nothing, enhance.ELSEWHERE[0], set_name="frames") == [(("jpeg", "arcnn"), ("",))]
+    assert jobs(nothing, Setting("remac", 12)) == [(("remac",), ("",))], "no baseline was trained for streams"
+    assert jobs(nothing, Setting("remac", 12), ablated=True) == []
     some = results(jpeg=measured(30), marsqe=measured(31), **{f"marsqe/{name}": measured(31) for name in ABLATIONS[1:]})
-    rest = enhance.job(image(), ABLATED, RUNS, some)
-    assert rest is not None and (rest.others, rest.ablations) == (("arcnn",), ABLATIONS[:1])
+    assert jobs(some) == [(("arcnn",), ())] and jobs(some, ablated=True) == [((), ABLATIONS[:1])]
     done = results(jpeg=measured(30), arcnn=measured(30), marsqe=measured(31), **{f"marsqe/{name}": measured(31) for name in ABLATIONS})
-    assert enhance.job(image(), ABLATED, RUNS, done) is None
+    assert jobs(done) == [] and jobs(done, ablated=True) == []
 
 
 def test_means_and_the_picture_that_gains_least() -> None:

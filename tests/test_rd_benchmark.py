@@ -105,7 +105,7 @@ def test_what_is_no_results_file_is_refused(content: str, tmp_path: Path) -> Non
 
 def test_remac_is_measured_through_its_public_interface(pictures: tuple[EvalImage, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Variants are keywords of encode, the codec hash is read from the stream, grey pictures are coded as grey."""
-    shapes, references = [], set()
+    shapes, references, decoders = [], set(), set()
 
     def encode(samples: Picture, quality: int, **keywords: object) -> bytes:
         shapes.append(samples.shape)
@@ -113,6 +113,7 @@ def test_remac_is_measured_through_its_public_interface(pictures: tuple[EvalImag
         return bytes(52) + bytes(range(8)) + bytes(samples.shape[:2]) + bytes(quality)
 
     def decode(coded: bytes, **keywords: object) -> Picture:
+        decoders.add(keywords["decoder"])
         return np.full((coded[60], coded[61]), 128, np.uint8)
 
     for name in ("network.rmn", "ground/deep@2.onnx", "ground/moderate@1.onnx"):
@@ -128,10 +129,13 @@ def test_remac_is_measured_through_its_public_interface(pictures: tuple[EvalImag
     for picture in pictures:
         picture.path.rename(folder / picture.path.name)
     arguments = ["--data", str(tmp_path / "data"), "--sets", "test", "--out", str(tmp_path / "own.json"), "--variant", "noref"]
-    arguments += ["--decoder", "moderate@1"]
-    assert rd_remac.main(arguments) == 0
+    model = ["--model", str(tmp_path / "model")]
+    assert rd_remac.main([*arguments, *model]) == 0
     results = load(tmp_path / "own.json")
-    assert references == {False}
+    assert references == {False} and decoders == {"moderate@1"}
+    decoders.clear()
+    assert rd_remac.main([*arguments[:-2], *model]) == 0
+    assert references == {False, True} and decoders == {None}
     assert "references=False; codec hash 0001020304050607" in results.codecs["remac-m-noref"]
     assert {(12, 16), (12, 16, 3), (64, 64, 3)} == set(shapes)
     assert [point.quality for point in results.images["test/a"].curves["remac-m-noref"]] == list(rd_remac.QUALITIES)

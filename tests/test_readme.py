@@ -45,9 +45,9 @@ MOST_PICTURE_BYTES = 300_000
 
 def rate_results(folder: Path) -> None:
     """rd_summary.json and rd.svg of invented curves, by the real report."""
-    rates = {"jpeg420": 1.0, "jpeg2000": 0.7, "remac-m": 0.5, "remac-m-noref": 0.52, "remac-s": 0.6}
+    rates = {"jpeg420": 1.0, "jpeg2000": 0.7, "remac-m": 0.5, "remac-m-first": 0.5, "remac-m-noref": 0.52, "remac-s": 0.6}
     curves = {name: tuple(RDPoint(q, 1000 * rate * 2 ** (q / 15), 20 + q / 5) for q in (8, 40, 85, 90)) for name, rate in rates.items()}
-    for own, keys in ((True, ("remac-m", "remac-m-noref", "remac-s")), (False, ("jpeg420", "jpeg2000"))):
+    for own, keys in ((True, ("remac-m", "remac-m-first", "remac-m-noref", "remac-s")), (False, ("jpeg420", "jpeg2000"))):
         images = {key: ImageResults(64, 64, "0" * 16, {name: curves[name] for name in keys}) for key in ("test/a", "test/b", "frames/c")}
         settings = {name: f"remac; codec hash {HASH}" if own else name for name in keys}
         save(folder / ("rd_remac.json" if own else "rd_peers.json"), Results({}, settings, images))
