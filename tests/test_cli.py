@@ -199,6 +199,7 @@ def test_wrong_usage(fake: Path, capsys: pytest.CaptureFixture[str], arguments: 
 
 def test_a_signal_at_the_worst_moment(fake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     handler = signal.getsignal(signal.SIGTERM)
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)       # a job in the background starts with SIGINT ignored
     for number in (signal.SIGTERM, signal.SIGINT):
         def killed(self: Path, target: Path, number: int = number) -> None:
             assert self.stat().st_size > 0, "the new file is written, but not yet in place"
@@ -208,6 +209,7 @@ def test_a_signal_at_the_worst_moment(fake: Path, monkeypatch: pytest.MonkeyPatc
             assert remac("encode", "a.png", "b.png", "-o", "out") == Exit.INTERRUPTED
         assert os.listdir("out") == [] and "interrupted" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is handler
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def test_a_full_disk(fake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
