@@ -219,6 +219,7 @@ BLOCKS: Mapping[str, Block] = {
     "prediction-error": speed_blocks.prediction_error, "checks": checks, "corruption": corruption, "corruption-kinds": corruption_kinds,
     "verify": exactness_blocks.verify, "differential": exactness_blocks.differential, "flight": exactness_blocks.flight,
     "enhance": enhance_blocks.quality, "enhance-samples": enhance_blocks.samples, "enhance-references": enhance_blocks.references,
+    "enhance-modules": enhance_blocks.modules,
     "enhance-segmentation": enhance_blocks.segmentation, "enhance-cost": enhance_blocks.cost,
     "ground": ground_blocks.decoders, "ground-qualities": ground_blocks.qualities, "ground-ablations": ground_blocks.ablations,
     "ground-fields": ground_blocks.fields, "ground-costs": ground_blocks.costs, "engines": ground_blocks.engines,

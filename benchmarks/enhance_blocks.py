@@ -93,9 +93,9 @@ def references(sources: Sources) -> str:
 def modules(sources: Sources) -> str:
     """MarsQE-lite trained anew without its modules, as in the paper's Table V (networks C and D), the same number of steps each."""
     result = sources["enhance-modules"]
-    rows = [(MODULE_TITLES[name], f"{values['gain']:+.3f}", f"{PAPER_MODULES[name]:+.2f}", f"{values['steps']:,}", f"{values['seconds'] / 60:.0f}")
+    rows = [(MODULE_TITLES[name], f"{values['gain']:+.3f}", f"{PAPER_MODULES[name]:+.2f}", f"{values['steps']:,}")
             for name, values in result["networks"].items()]
-    head = ("MarsQE-lite, JPEG quality 30", "gain, dB", "gain in the paper", "steps", "minutes")
+    head = ("MarsQE-lite, JPEG quality 30", "gain, dB", "gain in the paper", "steps")
     return "\n".join([table(head, rows, left=1), "", f"Each trained from the start with {result['patches']:,} patches, references from the first "
                       f"step; means over {result['pictures']} test crops."])
 

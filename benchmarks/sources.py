@@ -48,6 +48,7 @@ SOURCES: Mapping[str, Source] = {
     "differential": Source("differential.json", _own),
     "flight": Source("flight.json", _own),
     "enhance": Source("enhance.json", lambda content: None),
+    "enhance-modules": Source("enhance_modules.json", lambda content: None),
     "enhance-pictures": Source("enhance_pictures.json", lambda content: None),
     "ground": Source("ground.json", _own),
     "engines": Source("engines.json", _own),

@@ -102,6 +102,7 @@ def exactness_results() -> dict[str, dict[str, Any]]:
     build = {"processor": "RV64", "same_bytes": True, "code_bytes": 1000, "constant_bytes": 2_000_000, "stack_bytes": 1024,
              "instructions_per_pixel": {"g_a": 10.0, "rANS": 1.0}}
     method = {"psnr": 30.0, "psnr_b": 29.0, "ssim": 0.9, "ms_ssim": 0.95, "gain": 0.5, "worst": -0.1, "pictures": 1}
+    network = {"gain": 1.0, "steps": 100}
     methods = dict.fromkeys(("jpeg", "marsqe-lite", "marsqe"), method)
     settings = {"jpeg 30": methods, "hevc 32": methods | {"hevc": method}}
     cost = {"tmac": 1.0, "tmac_features_kept": 0.5, "parameters": 1.4}
@@ -110,6 +111,7 @@ def exactness_results() -> dict[str, dict[str, Any]]:
         "enhance": {"precision": "float32", "images": {"a": {}}, "summary": {"test": settings, "frames": settings},
                     "cost": {"marsqe-lite": cost, "marsqe": cost}, "training": {"marsqe": training, "arcnn-hevc": training},
                     "segmentation": {"test": {"miou": 0.5, "pixel_accuracy": 0.9, "accuracy": {"sand": 0.1, "soil": 0.9}}}},
+        "enhance-modules": {"patches": 400, "pictures": 1, "networks": dict.fromkeys(("fused", "added", "plain"), network)},
         "enhance-pictures": {"rows": [{"setting": "hevc 37", "codec_psnr": 30.0, "psnr": 31.0}]},
         "verify": {"codec_hash": HASH, "passed": True, "encoders": ["a"], "decoders": ["a", "b"], "matrix": [["pass", "unsupported"]],
                    "cases": [{"decoders_only": False}, {"decoders_only": True}]},
