@@ -9,7 +9,6 @@ import argparse
 import io
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,19 +58,22 @@ def code_all(kind: str, number: int, paths: list[Path], mosaic: Picture, out: Pa
     from remac.marsqe import CELL
     from remac.train_codec import write_atomically
 
-    def write(name: str, picture: Callable[[], Picture]) -> None:
+    def write(name: str, make: Callable[..., Picture], *given: Any) -> None:
         if not (out / name).exists():
-            result = Image.fromarray(coded(kind, number, picture()))
+            result = Image.fromarray(coded(kind, number, make(*given)))
             write_atomically(out / name, lambda place: result.save(place, "PNG", compress_level=1))
+
+    def seen_otherwise(path: Path, i: int) -> Picture:
+        return other_camera(load_picture(path), i)
 
     out.mkdir(parents=True, exist_ok=True)
     write(DICTIONARY_PICTURE, lambda: mosaic)
     for i, drawn in enumerate(chart_pictures(CELL)):
-        write(chart_name(i), partial(np.asarray, drawn))
+        write(chart_name(i), np.asarray, drawn)
     for i, path in enumerate(tqdm(paths, desc=f"{kind} {number}", leave=False)):
         own, other = coded_names(path)
-        write(own, partial(load_picture, path))
-        write(other, partial(lambda path, i: other_camera(load_picture(path), i), path, i))
+        write(own, load_picture, path)
+        write(other, seen_otherwise, path, i)
 
 
 def main(arguments: list[str]) -> int:

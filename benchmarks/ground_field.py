@@ -107,8 +107,8 @@ def thin_decoder(config: DecoderConfig, narrow: bool) -> RefDecoder | RefinedDec
             base.rise.weight.zero_()
     if isinstance(decoder, RefinedDecoder):
         norms = decoder.refinement.network.norms
-        norms.extend([torch.nn.Identity() for _ in range(len(norms))])
-        del norms[:len(norms) // 2]
+        for level in range(len(norms)):
+            norms[level] = torch.nn.Identity()
     return decoder.eval()
 
 

@@ -53,6 +53,15 @@ def check_same_trunk(codec: Codec, folder: Path) -> None:
             raise BadNetwork(f"decoder.{name} of the checkpoint differs from {CODEC_FILE}: train the decoder on the frozen codec (thaw it)")
 
 
+def load_trained(path: Path, folder: Path, profile: str, decoder: str, network: Network) -> RefDecoder:
+    """The decoder of a checkpoint of the decoder stage, for the latents of this network. Raises BadNetwork."""
+    codec = load_checkpoint(path, profile, decoder)
+    check_same_rover(codec, network)
+    if codec.decoder.config.trunk_of:
+        check_same_trunk(codec, folder)
+    return codec.decoder
+
+
 def load_refined(path: Path, folder: Path, decoder: str) -> RefinedDecoder:
     """The decoder of a checkpoint of a refinement. Raises BadNetwork."""
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -75,14 +84,9 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         network = read_network(options.out / "network.rmn")
-        if DECODERS[options.decoder].refines:
-            path = save_decoder(load_refined(options.checkpoint, options.out, options.decoder), options.out, network.hash.hex())
-        else:
-            codec = load_checkpoint(options.checkpoint, options.profile, options.decoder)
-            check_same_rover(codec, network)
-            if codec.decoder.config.trunk_of:
-                check_same_trunk(codec, options.out)
-            path = save_decoder(codec.decoder, options.out, network.hash.hex())
+        decoder = (load_refined(options.checkpoint, options.out, options.decoder) if DECODERS[options.decoder].refines else
+                   load_trained(options.checkpoint, options.out, options.profile, options.decoder, network))
+        path = save_decoder(decoder, options.out, network.hash.hex())
     except (RemacError, OSError) as error:
         print(f"remac: {error}", file=sys.stderr)
         return 1

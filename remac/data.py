@@ -71,13 +71,18 @@ class PatchSampler:
     def place(self, rng: np.random.Generator, grid: int = 1) -> tuple[int, Crop]:
         """Which picture, and how a patch is cut out of it: at multiples of `grid` pixels, perhaps mirrored."""
         chosen = int(rng.choice(len(self.pictures), p=self.share))
-        top, left = (grid * int(rng.integers((n - self.patch) // grid + 1)) for n in self.pictures[chosen].shape[:2])
+        top, left = self.corner(self.pictures[chosen], rng, grid)
         across, down = rng.random() < 0.5, rng.random() < 0.15
 
         def crop(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
             part = picture[top:top + self.patch, left:left + self.patch]
             return part[::-1 if down else 1, ::-1 if across else 1]
         return chosen, crop
+
+    def corner(self, picture: NDArray[np.uint8], rng: np.random.Generator, grid: int = 1) -> tuple[int, int]:
+        """Where a patch begins in a picture, row and column: at multiples of `grid` pixels."""
+        top, left = (grid * int(rng.integers((n - self.patch) // grid + 1)) for n in picture.shape[:2])
+        return top, left
 
     def _one(self, rng: np.random.Generator) -> Tensor:
         chosen, crop = self.place(rng)

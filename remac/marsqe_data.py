@@ -136,7 +136,7 @@ class CompressedPatches(PatchSampler):
         if rng.random() >= CHART_SHARE:
             return crop(self.cameras[camera][chosen]), crop(setting.cameras[camera][chosen]), setting.tables, setting.error
         number = int(rng.integers(len(self.charts)))
-        top, left = (GRID * int(rng.integers((n - CELL) // GRID + 1)) for n in self.charts[number].shape[:2])
+        top, left = self.corner(self.charts[number], rng, GRID)
         raw, coded = (picture[number][top:top + CELL, left:left + CELL] for picture in (self.charts, setting.charts))
         pixels = np.dstack([raw, crop(self.pictures[chosen])[..., 3:]])
         return pixels, coded, setting.tables, max(setting.error, float(np.square(raw - coded.astype(np.float32)).mean()))

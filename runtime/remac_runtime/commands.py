@@ -13,7 +13,7 @@ from typing import Any
 
 from remac_runtime import packets
 from remac_runtime.codec import Decoded, Decoder, EncodeOptions, Encoder
-from remac_runtime.enhance.enhancer import Enhancer, trained_behind
+from remac_runtime.enhance.enhancer import Enhancer
 from remac_runtime.errors import BadInput
 from remac_runtime.exits import DEBUG_VARIABLE, Exit, UsageError, describe
 from remac_runtime.format import NO_REFERENCE, SIDE_MAX
@@ -169,7 +169,7 @@ def decode(options: argparse.Namespace) -> int:
     jobs = plan(options.streams, options.output, ".png")
     model = load_model(options.model)
     enhancer = _enhancer(model, options) if options.enhance else None
-    wanted = options.decoder or (trained_behind(enhancer.file) if enhancer else None)
+    wanted = options.decoder or (enhancer.behind if enhancer else None)
     ground = GroundDecoder(model, options.threads, wanted, options.ground_engine)
     with Decoder(model, options.backend, options.threads, ground) as decoder:
         return run_jobs(jobs, lambda job: _decode_one(job, decoder, enhancer, options), options, "decoded")

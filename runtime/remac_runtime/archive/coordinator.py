@@ -13,10 +13,10 @@ from pathlib import Path
 
 from remac_runtime.archive.task import DECODER, ENHANCER, STREAM_SUFFIXES, Result, Settings, Task, sha256
 from remac_runtime.archive.workers import in_process, in_processes, on_cluster
-from remac_runtime.enhance.enhancer import PICTURE_SUFFIXES, find_enhancer, trained_behind
+from remac_runtime.enhance.enhancer import PICTURE_SUFFIXES, Enhancer
 from remac_runtime.exits import Exit, UsageError
 from remac_runtime.ground import find_ground
-from remac_runtime.model import GROUND_FOLDER, model_folder
+from remac_runtime.model import GROUND_FOLDER, load_model, model_folder
 from remac_runtime.progress import Progress
 
 OUTPUT_SUFFIX = ".png"
@@ -51,10 +51,11 @@ def perform_all(tasks: Sequence[Task], workers: int, scheduler: str | None) -> I
 def settings_of(options: argparse.Namespace) -> Settings:
     """The networks are chosen once, here, so that all workers use the same. Raises RemacError."""
     folder = model_folder(options.model).resolve()
-    files = {ENHANCER: find_enhancer(folder)} if options.enhance else {}
-    files[DECODER] = find_ground(folder / GROUND_FOLDER, options.decoder or (trained_behind(files[ENHANCER]) if options.enhance else None))
+    enhancer = Enhancer(load_model(folder)) if options.enhance else None
+    decoder = find_ground(folder / GROUND_FOLDER, options.decoder or (enhancer.behind if enhancer else None))
+    files = {DECODER: decoder, **({ENHANCER: enhancer.file} if enhancer else {})}
     hashes = {key: sha256(file.path.read_bytes()) for key, file in files.items()}
-    return Settings(str(folder), files[DECODER].label, files[ENHANCER].label if options.enhance else None, hashes,
+    return Settings(str(folder), decoder.label, enhancer.file.label if enhancer else None, hashes,
                     options.ground_engine, options.backend, options.threads)
 
 

@@ -57,16 +57,6 @@ class _References:
     features: dict[str, NDArray[np.float32]]
 
 
-def find_enhancer(folder: Path, wanted: str | None = None) -> GroundFile:
-    """The enhancement network NAME@VERSION or NAME of a model folder, by default the newest. Raises BadNetwork, BadInput (not a name)."""
-    return find_ground(folder / ENHANCE_FOLDER, wanted, "enhancement network", "--enhancer", MAKER)
-
-
-def trained_behind(file: GroundFile) -> str | None:
-    """The ground decoder whose pictures of streams an enhancement network is for, None where it names none. Raises BadNetwork."""
-    return OnnxSession(file.path).properties.get(TRAINED_BEHIND)
-
-
 class Enhancer:
     """Enhances JPEG pictures and decoded streams. Networks are opened when first used; references are kept for the last tables.
 
@@ -78,11 +68,16 @@ class Enhancer:
                  tile: int = TILE) -> None:
         self.model, self.threads, self.engine, self.backend, self.tile = model, threads, engine, backend, tile
         self.folder = model.folder / ENHANCE_FOLDER
-        self.file = find_enhancer(model.folder, enhancer)
+        self.file: GroundFile = find_ground(self.folder, enhancer, "enhancement network", "--enhancer", MAKER)
         self.watch: Callable[[int, int], None] = lambda done, total: None
         self._sessions: dict[Path, Session] = {}
         self._dictionary: Dictionary | None = None
         self._last: tuple[bytes, _References] | None = None
+
+    @property
+    def behind(self) -> str | None:
+        """The ground decoder NAME@VERSION whose pictures of streams the network is for, None where it names none. Raises BadNetwork."""
+        return self._properties().get(TRAINED_BEHIND)
 
     # ---- what goes in
 
@@ -99,9 +94,9 @@ class Enhancer:
         source = of_decoded(to_pixels(decoded.picture), stream_tables(header.quality), header.grey)
         pixels, classes, index = self._enhance(source, lambda: self._as_stream(decoded))
         warnings = self._warnings(REMAC, header.quality, "coded at quality")
-        behind, decoder = self._properties().get(TRAINED_BEHIND), decoded.ground.file.label
-        if behind not in (None, decoder):
-            warnings += (f"decoded by {decoder}, {self.file.label} was trained behind {behind}: leave --decoder out, or expect less",)
+        decoder = decoded.ground.file.label
+        if self.behind not in (None, decoder):
+            warnings += (f"decoded by {decoder}, {self.file.label} was trained behind {self.behind}: leave --decoder out, or expect less",)
         return Enhanced(from_pixels(pixels, header.depth, header.grey), self._notes, pixels, classes, index, warnings)
 
     @property
