@@ -87,9 +87,11 @@ class TrainConfig:
     skips: int = 3                 # ... but not more than so many in a row, or a bad spot would never be left
     least_rounding: float = 0.5    # rounding offset of the smallest scales, see quantise.dead_zone_rounding
     unreferenced: float = 0.3      # share of the patches coded without references (stages after float)
+    focus: float = 0.0             # share of the patches whose quality is one of those missions use, FOCUS; the others': any
     seed: int = 1
 
 
+FOCUS = (6, 46)                    # qualities of about 26 to 40 dB on the pictures of docs/data.md; flight practice is 36 dB
 STAGES = {
     "float": TrainConfig(),
     "quantised": TrainConfig("quantised", steps=11_000, learning_rate=3e-4, hold=0.3, noisy=0.0, least_rounding=0.42, seed=2),

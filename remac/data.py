@@ -89,7 +89,7 @@ class PatchSampler:
         x = torch.from_numpy(crop(self.pictures[chosen]).copy()).permute(2, 0, 1).float()
         if self.augment and rng.random() < HARDWARE_SHARE:
             x = torch.cat([with_hardware(x[:3], rng), x[3:]])
-        return augmented(x, rng) if self.augment and rng.random() < 0.5 else x
+        return processed(augmented(x, rng), rng) if self.augment and rng.random() < 0.5 else x
 
 
 def augmented(picture: Tensor, rng: np.random.Generator) -> Tensor:
@@ -108,6 +108,20 @@ def augmented(picture: Tensor, rng: np.random.Generator) -> Tensor:
     x = x.clamp(0, 1) ** rng.uniform(0.6, 1.6)
     x = x * rng.uniform(0.5, 1.1) + rng.uniform(-0.03, 0.12)
     return torch.cat([(x.clamp(0, 1) * 255).round(), maps])
+
+
+def processed(picture: Tensor, rng: np.random.Generator) -> Tensor:
+    """What a camera's own processing leaves, float[3+n,H,W] as above: colours of half the resolution (Bayer filters, 4:2:0), sharpening, noise."""
+    x = picture[:3]
+    if rng.random() < 0.35:
+        luma = x.mean(0, keepdim=True)
+        halved = F.interpolate((x - luma)[None], scale_factor=0.5, mode="area")
+        x = luma + F.interpolate(halved, size=x.shape[1:], mode="bilinear")[0]
+    if rng.random() < 0.2:
+        x = x + float(rng.uniform(0.2, 0.8)) * (x - F.avg_pool2d(x[None], 3, 1, 1, count_include_pad=False)[0])
+    if rng.random() < 0.25:
+        x = x + float(rng.uniform(0.3, 2.5)) * torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
+    return torch.cat([x.clamp(0, 255).round(), picture[3:]])
 
 
 def other_camera(picture: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:

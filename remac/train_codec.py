@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import sys
 import time
 from dataclasses import asdict, dataclass, fields, replace
@@ -21,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from remac.codec import Analysed, Codec, References
-from remac.config import DECODERS, PIXEL_UNIT, PROFILES, RATE, STAGES, CodecConfig, RateConfig, TrainConfig
+from remac.config import DECODERS, FOCUS, PIXEL_UNIT, PROFILES, RATE, STAGES, CodecConfig, RateConfig, TrainConfig
 from remac.data import DataMissing, PatchSampler, data_folder, load_picture, picture_paths
 from remac.integer import activation_ranges, prepare, set_integer
 from remac.layers import space_to_depth
@@ -60,6 +61,15 @@ def rate_lambda(quality: Tensor) -> Tensor:
     """lambda of each quality, float[B]."""
     share = quality.float() / (RATE.qualities - 1)
     return RATE.lambda_low * (RATE.lambda_high / RATE.lambda_low) ** share
+
+
+def draw_qualities(config: TrainConfig, device: str) -> Tensor:
+    """Qualities of a batch, float[B], from torch's generator: any of the scale, a share of them within FOCUS."""
+    share = torch.rand(config.batch, device=device)
+    if not config.focus:
+        return share * (RATE.qualities - 1)
+    focused = torch.rand(config.batch, device=device) < config.focus
+    return torch.where(focused, FOCUS[0] + share * (FOCUS[1] - FOCUS[0]), share * (RATE.qualities - 1))
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -187,7 +197,7 @@ class Trainer:
             group["lr"] = learning_rate(self.step, config)
         torch.manual_seed(hash((config.seed, self.step, self.rank)) % 2 ** 63)
         x = self.sampler.batch(config.batch, self.step, self.rank).to(device).contiguous(memory_format=torch.channels_last)
-        quality = torch.rand(config.batch, device=device) * (RATE.qualities - 1)
+        quality = draw_qualities(config, device)
         noisy = self.step < config.noisy * config.steps
         with autocast(device):
             coded = self.model(x, quality, noisy, bands=config.patch // 128 if self.step % 2 else 1,
@@ -319,7 +329,8 @@ def main(arguments: list[str]) -> int:
     write_atomically(run.folder / "config.json", lambda path: path.write_text(json.dumps(config, indent=1)))
     rendezvous = str((run.folder / f"rendezvous.{os.getpid()}").resolve())
     if run.processes > 1:
-        torch.multiprocessing.spawn(_worker, (run, rendezvous), nprocs=run.processes)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))      # an exit takes daemons along, a kill would leave them behind
+        torch.multiprocessing.spawn(_worker, (run, rendezvous), nprocs=run.processes, daemon=True)
     else:
         _worker(0, run, rendezvous)
     return 0

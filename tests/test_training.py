@@ -2,6 +2,11 @@
 from __future__ import annotations
 
 import lzma
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,14 +22,15 @@ import torch
 
 from calibration import decoder, freeze, integer_network, tables, thaw
 from remac.codec import Analysed, Codec, context_taps
-from remac.config import DECODERS, PROFILES, RATE, CodecConfig, DecoderConfig, RateConfig, TrainConfig
+from remac.config import DECODERS, FOCUS, PROFILES, RATE, CodecConfig, DecoderConfig, RateConfig, TrainConfig
+from remac.data import processed
 from remac.decoder import RefDecoder
 from remac.integer import activation_ranges, prepare, set_integer
 from remac.marsqe import MarsQE, conditions
 from remac.quantise import IntegerQuantiser, dead_zone_rounding
 from remac.refined import Refinement, stream_conditions
 from remac.tensors import SUFFIX, load_tensors, save_tensors
-from remac.train_codec import Run, Trainer, learning_rate, load_weights
+from remac.train_codec import Run, Trainer, draw_qualities, learning_rate, load_weights
 from remac.weights import CODEC_FILE, load_codec, load_ground, rover_layers, save_codec, save_decoder
 from remac.widen import widen
 from remac_runtime import arithmetic
@@ -170,6 +176,50 @@ def test_training_goes_on_from_shipped_weights(integer_codec: Codec, pictures: P
     trainer = trained(run_for(tmp_path / "run", pictures, "quantised", tmp_path / "start.pt", steps=1))
     assert trainer.step == 1 and trainer.model.integer
     assert thaw.main([str(tmp_path / "nothing"), "--out", str(tmp_path / "no.pt")]) == 1 and not (tmp_path / "no.pt").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_process_behind(pictures: Path, tmp_path: Path) -> None:
+    """The shell's kill and a service's stop send SIGTERM to the first process alone."""
+    command = [sys.executable, "-m", "remac.train_codec", "--out", str(tmp_path / "run"), "--data", str(pictures), "--processes", "2", "--batch", "1"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stderr=log, start_new_session=True)
+    while not list((tmp_path / "run").glob("rendezvous.*")) and process.poll() is None:        # the workers write it
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM, (tmp_path / "log").read_text()
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+
+
+def test_qualities_that_missions_use_are_drawn_more_often() -> None:
+    torch.manual_seed(4)
+    plain, focused = (draw_qualities(TrainConfig(batch=4000, focus=focus), "cpu") for focus in (0.0, 0.5))
+    for drawn in (plain, focused):
+        assert drawn.shape == (4000,) and drawn.min() < 1 and QUALITIES - 2 < drawn.max() <= QUALITIES - 1
+    share = [float(((drawn >= FOCUS[0]) & (drawn <= FOCUS[1])).float().mean()) for drawn in (plain, focused)]
+    assert share == pytest.approx([40 / 63, 0.5 + 0.5 * 40 / 63], abs=0.03)
+
+
+def test_a_cameras_processing_softens_colours_sharpens_and_adds_noise() -> None:
+    """Maps stay as they are, flat grey stays flat without noise, brightness stays."""
+    flat = torch.full((4, 64, 64), 90.0)
+    edge = torch.zeros(3, 64, 64)
+    edge[0, :, 31:] = 180.0
+    noisy: set[int] = set()
+    soft: set[int] = set()
+    for seed in range(60):
+        after = processed(flat, np.random.default_rng(seed))
+        assert torch.equal(after[3], flat[3]) and abs(float(after[:3].mean()) - 90.0) < 0.5
+        after_edge = processed(edge, np.random.default_rng(seed))
+        assert torch.equal(after_edge, after_edge.round().clamp(0, 255))
+        if float(after[:3].std()) > 0:
+            noisy.add(seed)
+        elif float(after_edge[1].max()) > 0:
+            soft.add(seed)
+    assert 5 <= len(noisy) <= 30 and 5 <= len(soft) <= 30
 
 
 def test_learning_rate_warms_up_holds_and_decays() -> None:
