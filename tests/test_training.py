@@ -21,6 +21,7 @@ pytest.importorskip("torch")
 import torch
 
 from calibration import decoder, freeze, integer_network, tables, thaw
+from remac import regrow
 from remac.codec import Analysed, Codec, context_taps
 from remac.config import DECODERS, FOCUS, PROFILES, RATE, CodecConfig, DecoderConfig, RateConfig, TrainConfig
 from remac.data import processed
@@ -287,6 +288,33 @@ def test_deep_decoder_starts_as_the_moderate_one(integer_codec: Codec, tmp_path:
     torch.testing.assert_close(theirs, mine)
     assert load_weights(deep, {**integer_codec.state_dict(), "analysis.other": y}) == ["analysis.other"]
     assert load_weights(deep, {key: value for key, value in integer_codec.state_dict().items() if key != "analysis.stem.weight"})
+
+
+def test_a_deeper_decoder_follows_its_codec(integer_codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the codec stays, so does the decoder; else its trunk becomes the codec's, what both share moves as far, what is its own stays."""
+    config = replace(TINY, decoder=replace(TINY.decoder, name="tiny-deep", blocks=(1, 1, 2, 1), trunk_of="tiny"))
+    torch.manual_seed(5)
+    deep = Codec(config)
+    load_weights(deep, integer_codec.state_dict())
+    grown = {name: value + 0.1 * torch.randn_like(value) if name.startswith("decoder.at") else value for name, value in deep.state_dict().items()}
+    former = integer_codec.state_dict()
+    moved = {name: value + 0.5 if name.startswith(("decoder.", "log_gain")) else value for name, value in former.items()}
+    same, after = regrow.regrow(config, grown, former, former), regrow.regrow(config, grown, former, moved)
+    trunk = {f"decoder.{name}" for name in deep.decoder.trunk_state()}
+    assert any(name in former for name in grown if name not in trunk and name.startswith("decoder.at8"))
+    for name, value in grown.items():
+        torch.testing.assert_close(same[name], former[name] if name in trunk else value)
+        expected = moved[name] if name in trunk or not name.startswith("decoder.") else value + 0.5 if name in former else value
+        torch.testing.assert_close(after[name], expected, msg=name)
+    monkeypatch.setitem(PROFILES, "rover-m", TINY)
+    monkeypatch.setitem(DECODERS, "deep", config.decoder)
+    for name, state in (("deep.pt", grown), ("former.pt", former), ("new.pt", moved), ("other.pt", {**moved, "stranger": moved["log_gain"]})):
+        torch.save({"stage": "quantised", "rate": asdict(RATE), "model": state}, tmp_path / name)
+    paths = [str(tmp_path / "deep.pt"), "--former", str(tmp_path / "former.pt"), "--out", str(tmp_path / "out.pt"), "--codec"]
+    assert regrow.main([*paths, str(tmp_path / "other.pt")]) == 1 and not (tmp_path / "out.pt").exists()
+    assert regrow.main([*paths, str(tmp_path / "new.pt")]) == 0
+    written = torch.load(tmp_path / "out.pt", weights_only=True)["model"]
+    assert all(torch.equal(written[name], value) for name, value in after.items())
 
 
 def test_a_checkpoint_of_another_profile_is_refused(integer_codec: Codec, tmp_path: Path) -> None:
