@@ -2,7 +2,8 @@
 
 For every setting of JPEG, HEVC and REMAC: the codec alone, AR-CNN, DnCNN, MarsQE-lite and MarsQE (Table III of the paper). At one setting, on the
 test crops, what the references bring, with the trained network as it is: none, of a wrong class, of one class only (`benchmarks.enhance_modules`
-trains anew for the paper's Table V). What was measured with other weights is measured anew.
+trains anew for the paper's Table V). What was measured with other weights is measured anew, and streams where the codec or their decoder is another;
+the references, which the codec has coded at its highest quality, do not count.
 """
 from __future__ import annotations
 
@@ -27,12 +28,14 @@ from benchmarks.enhance_metrics import NAMES, measures
 from benchmarks.enhance_models import Mars, Planes, baseline, cost_of
 from benchmarks.enhance_settings import coded
 from benchmarks.store import RESULTS, write_json
-from remac.coded import HEVC, JPEG, REMAC, SETTINGS, flat_tables
+from remac.coded import DECODER, HEVC, JPEG, REMAC, SETTINGS, flat_tables
 from remac.marsqe import INDEX_FILE, MarsQE
 from remac.matching import jpeg
 from remac.segmenter import CLASS_NAMES, load_segmenter
 from remac.train_segmenter import evaluate
 from remac_runtime.enhance.matching import cut_dictionary, join_dictionary
+from remac_runtime.ground import find_ground
+from remac_runtime.model import GROUND_FOLDER, model_folder
 
 BASELINES = ("arcnn", "dncnn")
 BASELINE_RUNS = {JPEG: "{}", HEVC: "{}-hevc"}     # folders of the runs; the baselines know no setting, so each kind of codec has its own
@@ -67,9 +70,9 @@ ALL_SETTINGS = tuple(Setting(kind, number) for kind in (JPEG, HEVC, REMAC) for n
 ELSEWHERE = (Setting(JPEG, 20), Setting(JPEG, 50), Setting(HEVC, 32), Setting(REMAC, 20))      # what the other sets are measured in
 
 
-def identity(path: Path) -> str:
-    """Which weights: the start of the file's SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+def identity(*paths: Path) -> str:
+    """Which weights: the start of the files' SHA-256."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
 def kept(out: Path, weights: Mapping[str, str], precision: str) -> dict[str, Any]:
@@ -80,7 +83,8 @@ def kept(out: Path, weights: Mapping[str, str], precision: str) -> dict[str, Any
     stale = {name for name in content["weights"] | dict(weights) if content["weights"].get(name) != weights.get(name)}
     for image in content["images"].values():
         for setting, methods in image["settings"].items():
-            for name in [n for n in methods if runs_of(setting.split()[0], n.split("/")[0].removesuffix("-lite")) in stale]:
+            kind = setting.split()[0]
+            for name in [n for n in methods if kind in stale or runs_of(kind, n.split("/")[0].removesuffix("-lite")) in stale]:
                 del methods[name]
     content["weights"] = dict(weights)
     return content
@@ -178,6 +182,12 @@ def weights_of_marsqe(weights: Path) -> str:
     return identity(weights / json.loads((weights / INDEX_FILE).read_text())["model"]["file"])
 
 
+def weights_of_streams() -> str:
+    """The network that makes the streams, and the ground decoder behind which they are enhanced."""
+    folder = model_folder()
+    return identity(folder / "network.rmn", find_ground(folder / GROUND_FOLDER, DECODER).path)
+
+
 @cache
 def open_models(weights: Path, runs: Path, half: bool) -> Models:
     """MarsQE with the references of all settings, and the baselines of `found_runs`."""
@@ -226,7 +236,8 @@ def main(arguments: list[str]) -> int:
         print(f"remac: {error}", file=sys.stderr)
         return 2
     runs = found_runs(options.runs)
-    content = kept(options.out, {"marsqe": weights_of_marsqe(options.weights), **runs}, "float32" if options.float32 else "bfloat16")
+    weights = {"marsqe": weights_of_marsqe(options.weights), REMAC: weights_of_streams(), **runs}
+    content = kept(options.out, weights, "float32" if options.float32 else "bfloat16")
     content["cost"] = cost_of(MarsQE())
     content["training"] = {"marsqe": training_of_shipped(options.weights), **{name: training_of(options.runs / name) for name in runs}}
     content["segmentation"] = evaluate(load_segmenter(options.weights), data_root(options.data))

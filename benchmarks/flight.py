@@ -19,6 +19,7 @@ from benchmarks import flight_checks, store
 from benchmarks.flight_checks import ToolError, tool
 from remac_runtime.codec import EncodeOptions, Encoder
 from remac_runtime.errors import RemacError
+from remac_runtime.format import BAND_ROWS
 from remac_runtime.images import load_picture
 from remac_runtime.model import load_model
 
@@ -40,7 +41,6 @@ ASSUMPTION = (f"A prediction, not a measurement: instructions counted for the Po
 CPU_WATTS, BOARD_WATTS = 5.0, 10.0            # RAD750, published figures for processor and board
 CLOCKS_MHZ = (133, 200)
 FRAME = (1600, 1200)              # width and height of the memory map and of the prediction
-BAND_ROWS = 128
 EXAMPLES = """\
 examples:
   python -m benchmarks.flight                        # all processors, into benchmarks/results/flight.json

@@ -8,9 +8,11 @@ from typing import Any
 from benchmarks.rd import PEER_TITLES, SET_TITLES
 from benchmarks.sources import MISSING, SOURCES, NotMeasuredError, Sources, number, percent, share, table
 from benchmarks.summary import ANCHOR, ANCHOR_QUALITIES, OPERATING_QUALITY, RIVAL
+from remac_runtime.format import BAND_ROWS
 
-OURS, FIRST, UNREFERENCED = "remac-m", "remac-m-first", "remac-m-noref"
-TITLES = {OURS: "**remac, rover-m**", FIRST: "remac, rover-m, first ground decoder", UNREFERENCED: "the same, without references", **PEER_TITLES}
+OURS, FIRST, UNREFERENCED, LOW_BANDS = "remac-m", "remac-m-first", "remac-m-noref", "remac-m-bands128"
+TITLES = {OURS: "**remac, rover-m**", FIRST: "remac, rover-m, first ground decoder", UNREFERENCED: "the same, without references",
+          LOW_BANDS: "first ground decoder, bands of 128 rows", **PEER_TITLES}
 SHORT = {OURS: "remac", FIRST: "first decoder", UNREFERENCED: "no references", "jpeg444": "JPEG 4:4:4", "webp": "WebP", "jpeg2000": "JPEG 2000",
          "avif444": "AVIF 4:4:4", "avif420": "AVIF 4:2:0", "avif444-iq": "AVIF iq", "hevc444": "HEVC", "jpegxl": "JPEG XL"}
 SHOWS = {       # what the evaluation pictures show: they may not be printed here
@@ -137,7 +139,7 @@ def _point(point: Summary | None) -> tuple[str, str]:
 def images(sources: Sources) -> str:
     """BD-rate against JPEG 4:2:0 of each picture."""
     sets = measured_sets(sources)
-    names = [name for name in _shown(sets) if name != ANCHOR]
+    names = [name for name in _shown(sets) if name not in (ANCHOR, LOW_BANDS)]
     rows = []
     for entry in sets.values():
         for key in sorted(entry["codecs"][OURS]["bd_rate"]):
@@ -161,10 +163,18 @@ def references(sources: Sources) -> str:
                       f"With references against without them, same model, first ground decoder: {gains}."])
 
 
+def bands(sources: Sources) -> str:
+    """What low bands cost: a lost packet takes fewer rows along, but there are more headers, and contexts end at more edges."""
+    sets = measured_sets(sources)
+    costs = ", ".join(f"{percent(entry['codecs'].get(LOW_BANDS, {}).get('bd_rate_mean_against', {}).get(FIRST))} ({SET_TITLES[name]})"
+                      for name, entry in sets.items())
+    return f"Bytes in bands of 128 rows against bands of {BAND_ROWS}, same model, first ground decoder, at equal PSNR: {costs}."
+
+
 def rate_ranges(sources: Sources) -> str:
     """How the mean BD-rates depend on the range of JPEG qualities they are taken over."""
     sets, spans = measured_sets(sources), sources["rd"]["ranges"]
-    names = [name for name in _shown(sets) if name not in (ANCHOR, FIRST, UNREFERENCED)]
+    names = [name for name in _shown(sets) if name not in (ANCHOR, FIRST, UNREFERENCED, LOW_BANDS)]
     rows = [(f"{SET_TITLES[set_name]}, q{span}", *(percent(rates.get(name)).removesuffix(" %") for name in names))
             for set_name in sets for span, rates in spans[set_name].items()]
     own = {name: [rates[OURS] for rates in spans[name].values() if rates[OURS] is not None] for name in sets}

@@ -1,7 +1,8 @@
 """What the integers cost: `python -m benchmarks.rd_float` codes the evaluation pictures with the shipped weights in float and in integers.
 
 Both modes share every weight (float mode adds back what rounding took off), the ground decoder, the dead zone and the estimate of the bits by the
-training likelihoods, without headers. The real bytes of the integer codec are in rd_remac.json.
+training likelihoods, without headers. Pictures are padded to whole bands, hence bands of 128 rows: taller ones would pad more. The real bytes of the
+integer codec, in such bands, are in rd_remac.json.
 """
 from __future__ import annotations
 
@@ -15,12 +16,13 @@ from tqdm import tqdm
 
 from benchmarks.datasets import DataMissingError, evaluation_images, pixel_hash
 from benchmarks.metrics import RDPoint, bd_rate, psnr_db
-from benchmarks.rd_remac import QUALITIES
+from benchmarks.rd_remac import QUALITIES, VARIANTS
 from benchmarks.store import RESULTS, ImageResults, Results, load, save, write_json
 from benchmarks.summary import mean
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS, FLOAT, INTEGER = "remac-m-first", "remac-m-float", "remac-m-estimate"       # all decoded by the first ground decoder
+VARIANT = "bands128"
+OURS, FLOAT, INTEGER = f"remac-m-{VARIANT}", "remac-m-float", "remac-m-estimate"       # all decoded by the first ground decoder
 GAP_FILE = "float_gap.json"
 
 
@@ -38,15 +40,16 @@ class TrainingCodec:
         import torch
 
         from remac.integer import set_integer
-        from remac_runtime.format import BAND_ROWS, PAD_MULTIPLE
+        from remac_runtime.format import PAD_MULTIPLE
         set_integer(self.codec, integer)
         height, width = picture.shape[:2]
+        band_rows = VARIANTS[VARIANT]["band_rows"]
         x = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
-        x = torch.nn.functional.pad(x, (0, -width % PAD_MULTIPLE, 0, -height % BAND_ROWS), "replicate")
+        x = torch.nn.functional.pad(x, (0, -width % PAD_MULTIPLE, 0, -height % band_rows), "replicate")
         points = []
         for quality in QUALITIES:
             with torch.no_grad():
-                coded = self.codec(x, torch.tensor([quality]), False, bands=x.shape[2] // BAND_ROWS)
+                coded = self.codec(x, torch.tensor([quality]), False, bands=x.shape[2] // band_rows)
             decoded = coded.x_hat[0, :, :height, :width].clamp(0, 255).round().permute(1, 2, 0).byte().numpy()
             points.append(RDPoint(quality, math.ceil((coded.bits_y + coded.bits_z).item() / 8), psnr_db(picture, decoded)))
         return tuple(points)

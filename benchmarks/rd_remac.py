@@ -21,6 +21,7 @@ from benchmarks.measure import Peer, Picture, run
 from benchmarks.metrics import psnr_db
 from benchmarks.peers import is_grey
 from benchmarks.store import RESULTS, ResultsError
+from remac_runtime.format import BAND_ROWS
 
 QUALITIES = (0, 9, 18, 27, 36, 45, 54, 63)
 DEFAULT_VARIANT, FIRST_VARIANT = "full", "first"
@@ -28,6 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {      # keywords of remac_runtime.encode
     DEFAULT_VARIANT: {},
     FIRST_VARIANT: {},                       # with the ground decoder that the codec was trained with, as all but the default
     "noref": {"references": False},
+    "bands128": {"band_rows": 128},          # half of what a lost packet costs; what rd_float compares with
 }
 VARIANT_KEYWORDS = {key for keywords in VARIANTS.values() for key in keywords}      # others, as the threads, change no result
 PACKET_HEADER_BYTES = 40
@@ -69,7 +71,8 @@ def describe(encode_keywords: dict[str, Any], decode_keywords: dict[str, Any]) -
     picture = probe_picture()
     coded = encode(picture, PROBE_QUALITY, encode_keywords)
     reached_db = psnr_db(picture, decode(coded, decode_keywords))
-    options = ", ".join(f"{key}={value}" for key, value in sorted(encode_keywords.items()) if key in VARIANT_KEYWORDS) or "defaults"
+    encode_keywords = {"band_rows": BAND_ROWS} | encode_keywords       # a changed default is a changed codec
+    options = ", ".join(f"{key}={value}" for key, value in sorted(encode_keywords.items()) if key in VARIANT_KEYWORDS)
     return f"remac {options}; codec hash {coded[CODEC_HASH].hex()}; ground decoder {reached_db:.3f} dB on the probe"
 
 
@@ -94,7 +97,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", choices=sorted(FOLDERS), default=list(EVALUATION_SETS))
     parser.add_argument("--name", default="remac-m", help="of the profile in the results; a variant other than full is appended")
     parser.add_argument("--variant", choices=sorted(VARIANTS), default=DEFAULT_VARIANT,
-                        help="first: with the first ground decoder; noref: with it and without references")
+                        help="first: with the first ground decoder; noref: with it, without references; bands128: with it, in bands of 128 rows")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model; by default the one that remac-runtime finds itself")
     parser.add_argument("--decoder", metavar="NAME@VERSION", help="ground decoder; by default the newest one, as in `remac decode`")
     parser.add_argument("--backend", help="of both sides: onnxruntime, numpy or torch")

@@ -199,6 +199,7 @@ PARTS: dict[str, Part] = {
     "rd-first": Part("the same with the ground decoder of the training", "minutes", _never,
                      _command("-m", "benchmarks.rd_remac", "--variant", "first")),
     "rd-noref": Part("the same without references", "minutes", _never, _command("-m", "benchmarks.rd_remac", "--variant", "noref")),
+    "rd-bands": Part("the same in bands of 128 rows", "minutes", _never, _command("-m", "benchmarks.rd_remac", "--variant", "bands128")),
     "rd-small": Part("the same of rover-s", "a quarter of an hour", _never,
                      _command("-m", "benchmarks.rd_remac", "--model", "build/rover-s", "--name", "remac-s")),
     "rd-float": Part("the same before quantisation", "minutes", _never, _command("-m", "benchmarks.rd_float")),

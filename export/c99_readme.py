@@ -10,12 +10,12 @@ from typing import Any
 
 from export.to_c99 import SOURCES, Constants
 from remac_runtime.errors import BadInput
+from remac_runtime.format import BAND_ROWS
 from remac_runtime.network import Bank, Network
 
 TEMPLATE = SOURCES / "README.md.in"
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "flight.json"
 FRAME = (1600, 1200)      # width and height of the memory map
-BAND_ROWS = 128
 NOT_MEASURED = "Not measured for this network: run `python -m benchmarks.flight`, then generate again."
 _DEFINE = re.compile(r"^#define (REMAC_FLIGHT_\w+)(?:\(([\w, ]+)\))? ((?:.*\\\n)*.*)$", re.MULTILINE)
 _REGION = re.compile(r'X\((\w+), ([^"]+), "([^"]+)"\)')

@@ -94,6 +94,6 @@ class TrainConfig:
 FOCUS = (6, 46)                    # qualities of about 26 to 40 dB on the pictures of docs/data.md; flight practice is 36 dB
 STAGES = {
     "float": TrainConfig(),
-    "quantised": TrainConfig("quantised", steps=11_000, learning_rate=3e-4, hold=0.3, noisy=0.0, least_rounding=0.42, seed=2),
-    "decoder": TrainConfig("decoder", steps=6000, learning_rate=2e-4, hold=0.2, noisy=0.0, least_rounding=0.42, seed=3),
+    "quantised": TrainConfig("quantised", steps=11_000, learning_rate=3e-4, hold=0.3, noisy=0.0, least_rounding=0.38, focus=0.7, seed=2),
+    "decoder": TrainConfig("decoder", steps=6000, learning_rate=2e-4, hold=0.2, noisy=0.0, least_rounding=0.38, focus=0.7, seed=3),
 }

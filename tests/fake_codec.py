@@ -28,7 +28,7 @@ class FakeModel:
 
 
 class FakeEncoder:
-    """Each band is the zlib stream of its padded pixels."""
+    """Each band of 128 rows, whatever the options say, is the zlib stream of its padded pixels."""
 
     def __init__(self, model: FakeModel, backend: str | None = None, threads: int = 1, ground: object = None) -> None:
         self.arguments = (model, backend, threads)
@@ -42,7 +42,7 @@ class FakeEncoder:
     def encode(self, picture: Picture, options: EncodeOptions) -> bytes:
         rows, columns = picture.samples.shape[:2]
         header = packets.StreamHeader(columns, rows, CODEC, "fake", options.quality, picture.depth, picture.grey, companding_of(picture.depth),
-                                      options.band_rows, image_id=options.image_id)
+                                      128, image_id=options.image_id)
         padded = np.pad(to_pixels(picture), ((0, header.padded_height - rows), (0, header.padded_width - columns), (0, 0)), "edge")
         spans = [header.rows_of(band) for band in range(header.bands)]
         data = packets.pack_stream(header, [packets.BandPayload(zlib.compress(padded[a:b].tobytes()), options.quality, 2) for a, b in spans])

@@ -71,6 +71,11 @@ def test_results_of_other_weights_do_not_count(tmp_path: Path) -> None:
     assert methods("bfloat16", marsqe="y") == {"jpeg", "arcnn"}
     assert methods("bfloat16", arcnn="y") == {"jpeg", "marsqe", "marsqe-lite", "marsqe/no-reference"}
     assert methods("float32") == set()
+    assert methods("bfloat16", remac="y") == methods("bfloat16"), "another codec of ours changes no JPEG"
+    streams = {"remac 20": {"remac": measured(30), "marsqe": measured(31)}, "jpeg 30": {"jpeg": measured(30)}}
+    of_streams = {"weights": {"remac": "x"}, "images": {"a": {"settings": streams}}}
+    path.write_text(json.dumps({"schema": enhance.SCHEMA, "precision": "bfloat16", **of_streams}))
+    assert enhance.kept(path, {"remac": "y"}, "bfloat16")["images"]["a"]["settings"] == {"remac 20": {}, "jpeg 30": {"jpeg": measured(30)}}
 
 
 def test_a_job_is_measured(tmp_path: Path) -> None:

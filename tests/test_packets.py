@@ -38,7 +38,7 @@ def crc32c(data: bytes) -> int:
 
 
 def header_of(height: int = 300, **changes: object) -> StreamHeader:
-    fields: dict[str, Any] = {"width": 200, "codec_hash": CODEC, "profile": "rover-m", "quality": 32}
+    fields: dict[str, Any] = {"width": 200, "codec_hash": CODEC, "profile": "rover-m", "quality": 32, "band_rows": 128}
     return StreamHeader(height=height, **(fields | changes))
 
 

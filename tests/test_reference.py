@@ -367,7 +367,7 @@ def test_bands_may_have_their_own_quality(model: tuple[Network, Bank]) -> None:
         alone = reference.decode_latents(reference.encode(samples, 8, network, None, quality or 0, band_rows=64), network, None)
         assert np.array_equal(mixed.y_hat[4 * band:4 * band + 4], alone.y_hat[4 * band:4 * band + 4])
     with pytest.raises(BadInput, match="qualities"):
-        reference.encode(samples, 8, network, None, 20, band_qualities=[1])
+        reference.encode(samples, 8, network, None, 20, band_rows=64, band_qualities=[1])
     with pytest.raises(BadInput, match="rows a band"):
         reference.encode(samples, 8, network, None, 20, band_rows=96)
 

@@ -31,7 +31,7 @@ void remac_flight_defaults(remac_flight_config *config, uint32_t width, uint32_t
     config->height = height;
     config->depth = 8;
     config->quality = 32;
-    config->band_rows = 128;
+    config->band_rows = REMAC_FLIGHT_BAND_ROWS;
     config->semantic = REMAC_FLIGHT_NO_REFERENCE;
     config->texture = REMAC_FLIGHT_NO_REFERENCE;
 }

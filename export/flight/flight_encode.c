@@ -186,7 +186,7 @@ int main(int count, char **arguments)
     uint32_t strip_rows = REMAC_FLIGHT_STRIP_ROWS;
     int push_only = 0;
     if (count >= 4 && strcmp(arguments[1], "--map") == 0)
-        return print_map((unsigned)atoi(arguments[2]), (unsigned)atoi(arguments[3]), count > 4 ? (unsigned)atoi(arguments[4]) : 128u,
+        return print_map((unsigned)atoi(arguments[2]), (unsigned)atoi(arguments[3]), count > 4 ? (unsigned)atoi(arguments[4]) : REMAC_FLIGHT_BAND_ROWS,
                          count > 5 ? (unsigned)atoi(arguments[5]) : 0u);
     remac_flight_defaults(&config, 1, 1);
     const int at = parse(count, arguments, &config, &strip_rows, &push_only);

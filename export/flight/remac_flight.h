@@ -25,6 +25,7 @@
 #define REMAC_FLIGHT_SIDE_MAX 16384u
 #define REMAC_FLIGHT_QUALITIES 64u
 #define REMAC_FLIGHT_BAND_UNIT 64u
+#define REMAC_FLIGHT_BAND_ROWS 256u     /* of a band, unless the configuration says otherwise */
 #define REMAC_FLIGHT_NO_REFERENCE 255u
 #define REMAC_FLIGHT_HEADER_BYTES 40u    /* of every packet */
 #define REMAC_FLIGHT_HEADER_PACKET 68u   /* bytes of the packet that a stream begins with */
@@ -99,7 +100,7 @@ typedef struct {
 
 typedef struct remac_flight remac_flight;
 
-/* Quality 32, RGB of 8 bits, bands of 128 rows, no references, no target, image id of FORMAT 2.2, nothing kept. */
+/* Quality 32, RGB of 8 bits, bands of REMAC_FLIGHT_BAND_ROWS, no references, no target, image id of FORMAT 2.2, nothing kept. */
 void remac_flight_defaults(remac_flight_config *config, uint32_t width, uint32_t height);
 
 /* Bytes of working memory that a configuration needs: REMAC_FLIGHT_WORK_BYTES of it; 0 for sizes that are not allowed. */

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from remac_runtime.format import BAND_ROWS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,16 +18,17 @@ __all__ = ["__version__", "decode", "encode"]
 
 
 def encode(array: Any, quality: int = 32, target_bytes: int | None = None, threads: int = 1, backend: str | None = None, *,
-           target_psnr: float | None = None, references: bool = True, model: Path | str | None = None) -> bytes:
+           target_psnr: float | None = None, references: bool = True, band_rows: int = BAND_ROWS, model: Path | str | None = None) -> bytes:
     """Encode uint8[H,W,3] (RGB), uint8[H,W] or uint16[H,W] (grey, 16 bit) into a stream.
 
-    `target_bytes`: the largest quality that fits. `backend`: onnxruntime, numpy or torch. `model`: the model folder. Raises errors.RemacError.
+    `target_bytes`: the largest quality that fits. `backend`: onnxruntime, numpy or torch. `band_rows`: rows that a lost packet costs, a multiple
+    of 64. `model`: the model folder. Raises errors.RemacError.
     """
     from remac_runtime.codec import EncodeOptions, Encoder
     from remac_runtime.images import as_picture
     from remac_runtime.model import load_model
 
-    options = EncodeOptions(quality=quality, target_bytes=target_bytes, target_psnr=target_psnr, references=references)
+    options = EncodeOptions(quality=quality, target_bytes=target_bytes, target_psnr=target_psnr, references=references, band_rows=band_rows)
     with Encoder(load_model(model), backend, threads) as encoder:
         return encoder.encode(as_picture(array), options)
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from remac_runtime.errors import BadInput
+from remac_runtime.format import BAND_ROWS
 from remac_runtime.verify.engines import OPTIONS, REFERENCE, parse
 
 PLACEHOLDERS = ("input", "output", "quality", "band_rows", "references", "image_id", "depth", "width", "height", "model")
 # What a command that does not take a placeholder is understood to do.
-DEFAULTS: Mapping[str, Any] = {"band_rows": 128, "references": True, "image_id": None}
+DEFAULTS: Mapping[str, Any] = {"band_rows": BAND_ROWS, "references": True, "image_id": None}
 _COMMAND = re.compile(r"(?P<name>[^={}]+)=(?P<command>.*\{input\}.*)", re.DOTALL)
 
 
