@@ -148,6 +148,12 @@ def images(sources: Sources) -> str:
     return table(["picture", "shows", *(f"{SHORT[name]}, %" for name in names)], rows, left=2)
 
 
+def _against(sets: Summary, name: str, other: str) -> str:
+    """BD-rate of one variant of ours against another on each set, in words."""
+    rates = {title: entry["codecs"].get(name, {}).get("bd_rate_mean_against", {}).get(other) for title, entry in sets.items()}
+    return ", ".join(f"{percent(rate)} ({SET_TITLES[title]})" for title, rate in rates.items())
+
+
 def references(sources: Sources) -> str:
     """What the reference bank brings and costs."""
     sets, report = measured_sets(sources), sources["encoder"]
@@ -157,17 +163,13 @@ def references(sources: Sources) -> str:
     for name, label, cost in ((FIRST, "with references", total), (UNREFERENCED, "without", total - layers["reference"] / 1000)):
         known = [entry["codecs"][name] if complete(entry, name) else {} for entry in sets.values()]
         rows.append([label, *(percent(codec.get("bd_rate_mean")) for codec in known), f"{cost:.3f}"])
-    against = {name: entry["codecs"].get(FIRST, {}).get("bd_rate_mean_against", {}).get(UNREFERENCED) for name, entry in sets.items()}
-    gains = ", ".join(f"{percent(rate)} ({SET_TITLES[name]})" for name, rate in against.items())
     return "\n".join([table(["same model", *(f"{_title(name, entry)}: BD-rate" for name, entry in sets.items()), "kMAC/px"], rows), "",
-                      f"With references against without them, same model, first ground decoder: {gains}."])
+                      f"With references against without them, same model, first ground decoder: {_against(sets, FIRST, UNREFERENCED)}."])
 
 
 def bands(sources: Sources) -> str:
     """What low bands cost: a lost packet takes fewer rows along, but there are more headers, and contexts end at more edges."""
-    sets = measured_sets(sources)
-    costs = ", ".join(f"{percent(entry['codecs'].get(LOW_BANDS, {}).get('bd_rate_mean_against', {}).get(FIRST))} ({SET_TITLES[name]})"
-                      for name, entry in sets.items())
+    costs = _against(measured_sets(sources), LOW_BANDS, FIRST)
     return f"Bytes in bands of 128 rows against bands of {BAND_ROWS}, same model, first ground decoder, at equal PSNR: {costs}."
 
 

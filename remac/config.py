@@ -91,6 +91,7 @@ class TrainConfig:
     seed: int = 1
 
 
+TRAINED_BAND_ROWS = 128            # of the patches that are cut into bands, and in the estimates of a run
 FOCUS = (6, 46)                    # qualities of about 26 to 40 dB on the pictures of docs/data.md; flight practice is 36 dB
 STAGES = {
     "float": TrainConfig(),

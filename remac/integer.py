@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from remac.codec import Codec
-from remac.config import PIXEL_UNIT
+from remac.config import PIXEL_UNIT, TRAINED_BAND_ROWS
 from remac.layers import IntegerConv
 from remac.quantise import CONTEXT_UNITS, SCALE_UNITS
 from remac_runtime.format import ACTIVATION_MAX, PHASES, SHIFT_MAX
@@ -36,7 +36,7 @@ def activation_ranges(codec: Codec, pictures: Iterable[Tensor]) -> dict[str, Ten
     codec.eval()
     for x in pictures:
         for quality in QUALITIES_SEEN:
-            codec(x, torch.tensor([quality], device=x.device), False, bands=x.shape[2] // 128)
+            codec(x, torch.tensor([quality], device=x.device), False, bands=x.shape[2] // TRAINED_BAND_ROWS)
     codec.train(was_training)
     for handle in handles:
         handle.remove()

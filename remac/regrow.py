@@ -11,7 +11,6 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +28,10 @@ def regrow(config: CodecConfig, grown: dict[str, Tensor], former: dict[str, Tens
     Raises ValueError for tensors that do not belong together.
     """
     model = Codec(config)
-    foreign = load_weights(model, grown)
+    try:
+        foreign = load_weights(model, grown)
+    except RuntimeError:
+        raise ValueError(f"the checkpoint is not of the profile {config.name}: name its own with --profile") from None
     trunk = {PREFIX + name for name in model.decoder.trunk_state()}
     state = model.state_dict()
     foreign += [name for name, value in codec.items() if name not in former or former[name].shape != value.shape]
@@ -56,11 +58,12 @@ def main(arguments: list[str]) -> int:
     try:
         grown, former, codec = (torch.load(path, map_location="cpu", weights_only=True) for path in
                                 (options.checkpoint, options.former, options.codec))
-        state: dict[str, Any] = {**codec, "model": regrow(config, grown["model"], former["model"], codec["model"])}
+        tensors = regrow(config, grown["model"], former["model"], codec["model"])
+        state = {"stage": codec["stage"], "rate": codec["rate"], "model": tensors}
     except (OSError, KeyError, ValueError) as error:
         print(f"remac: cannot regrow {options.checkpoint}: {error}", file=sys.stderr)
         return 1
-    write_atomically(options.out, lambda path: torch.save({key: state[key] for key in ("stage", "rate", "model")}, path))
+    write_atomically(options.out, lambda path: torch.save(state, path))
     return 0
 
 

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from remac.codec import Analysed, Codec, References
-from remac.config import DECODERS, FOCUS, PIXEL_UNIT, PROFILES, RATE, STAGES, CodecConfig, RateConfig, TrainConfig
+from remac.config import DECODERS, FOCUS, PIXEL_UNIT, PROFILES, RATE, STAGES, TRAINED_BAND_ROWS, CodecConfig, RateConfig, TrainConfig
 from remac.data import DataMissing, PatchSampler, data_folder, load_picture, picture_paths
 from remac.integer import activation_ranges, prepare, set_integer
 from remac.layers import space_to_depth
@@ -120,7 +120,7 @@ def evaluate(model: Codec, pictures: list[Tensor], device: str) -> dict[str, lis
         bpp, psnr = [], []
         for x in pictures:
             with autocast(device):
-                coded = model(x.to(device), torch.tensor([quality], device=device), False, bands=x.shape[2] // 128)
+                coded = model(x.to(device), torch.tensor([quality], device=device), False, bands=x.shape[2] // TRAINED_BAND_ROWS)
             error = (coded.x_hat.clamp(0, 255).round() - x.to(device)).square().mean().item()
             bpp.append((coded.bits_y + coded.bits_z).item() / (x.shape[2] * x.shape[3]))
             psnr.append(10 * math.log10(255 ** 2 / error))
@@ -200,7 +200,7 @@ class Trainer:
         quality = draw_qualities(config, device)
         noisy = self.step < config.noisy * config.steps
         with autocast(device):
-            coded = self.model(x, quality, noisy, bands=config.patch // 128 if self.step % 2 else 1,
+            coded = self.model(x, quality, noisy, bands=config.patch // TRAINED_BAND_ROWS if self.step % 2 else 1,
                                choose=self._choose if self.pool else None)
         pixels = x.shape[2] * x.shape[3]
         bpp_y, bpp_z = coded.bits_y / pixels, coded.bits_z / pixels
@@ -251,8 +251,8 @@ def calibration_pictures(data: Path) -> list[Tensor]:
 
 
 def _cropped(picture: Any) -> Tensor:
-    """The largest top-left window whose sides are multiples of 128, as float[1,3,H,W]."""
-    h, w = (n // 128 * 128 for n in picture.shape[:2])
+    """The largest top-left window whose sides are multiples of TRAINED_BAND_ROWS, as float[1,3,H,W]."""
+    h, w = (n // TRAINED_BAND_ROWS * TRAINED_BAND_ROWS for n in picture.shape[:2])
     return torch.from_numpy(picture[:h, :w].copy()).permute(2, 0, 1)[None].float().contiguous(memory_format=torch.channels_last)
 
 

@@ -312,6 +312,8 @@ def test_a_deeper_decoder_follows_its_codec(integer_codec: Codec, tmp_path: Path
         torch.save({"stage": "quantised", "rate": asdict(RATE), "model": state}, tmp_path / name)
     paths = [str(tmp_path / "deep.pt"), "--former", str(tmp_path / "former.pt"), "--out", str(tmp_path / "out.pt"), "--codec"]
     assert regrow.main([*paths, str(tmp_path / "other.pt")]) == 1 and not (tmp_path / "out.pt").exists()
+    with pytest.raises(ValueError, match="name its own with --profile"):
+        regrow.regrow(replace(config, latents=16), grown, former, moved)
     assert regrow.main([*paths, str(tmp_path / "new.pt")]) == 0
     written = torch.load(tmp_path / "out.pt", weights_only=True)["model"]
     assert all(torch.equal(written[name], value) for name, value in after.items())
