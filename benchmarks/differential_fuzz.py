@@ -27,6 +27,7 @@ from remac_runtime.backends import open_backend
 from remac_runtime.codec import Decoder, EncodeOptions, Encoder
 from remac_runtime.crc import crc32c
 from remac_runtime.errors import CorruptStream, RemacError
+from remac_runtime.files import replacing
 from remac_runtime.images import Picture
 from remac_runtime.model import Model
 from remac_runtime.packets import MAX_PIXELS
@@ -77,12 +78,11 @@ def _build(compiler: str, name: str, sources: Sequence[Path], includes: Sequence
     program = BUILD / f"{name}-{digest}"
     if not program.exists():
         BUILD.mkdir(parents=True, exist_ok=True)
-        temporary = program.with_suffix(".tmp")
-        command = [compiler, *flags, *(f"-I{path}" for path in includes), *map(str, sources), "-o", str(temporary)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ToolError(f"{' '.join(command)}: {done.stderr.strip().splitlines()[0] if done.stderr.strip() else done.returncode}")
-        os.replace(temporary, program)
+        with replacing(program) as temporary:
+            command = [compiler, *flags, *(f"-I{path}" for path in includes), *map(str, sources), "-o", str(temporary)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise ToolError(f"{' '.join(command)}: {done.stderr.strip().splitlines()[0] if done.stderr.strip() else done.returncode}")
     return program
 
 

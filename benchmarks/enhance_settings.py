@@ -20,6 +20,7 @@ from benchmarks.datasets import DataMissingError, data_root
 from benchmarks.measure import Picture
 from benchmarks.peers import is_grey, pillow_decode
 from benchmarks.rd_remac import decode, encode
+from remac_runtime.files import replacing
 
 HEVC_OPTIONS = {"x265:pools": "1", "x265:ipratio": "1.0", "x265:wpp": "0", "x265:aq-mode": "0", "preset": "medium", "tune": "psnr"}
 EXAMPLES = """examples:
@@ -56,12 +57,12 @@ def code_all(kind: str, number: int, paths: list[Path], mosaic: Picture, out: Pa
     from remac.coded import DICTIONARY_PICTURE, chart_name, coded_names
     from remac.data import load_picture, other_camera
     from remac.marsqe import CELL
-    from remac.train_codec import write_atomically
 
     def write(name: str, make: Callable[..., Picture], *given: Any) -> None:
         if not (out / name).exists():
             result = Image.fromarray(coded(kind, number, make(*given)))
-            write_atomically(out / name, lambda place: result.save(place, "PNG", compress_level=1))
+            with replacing(out / name) as place:
+                result.save(place, "PNG", compress_level=1)
 
     def seen_otherwise(path: Path, i: int) -> Picture:
         return other_camera(load_picture(path), i)

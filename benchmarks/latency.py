@@ -27,8 +27,9 @@ from remac_runtime.bench import harness as bench
 from remac_runtime.bench import memory as bench_memory
 from remac_runtime.bench import stats as bench_stats
 from remac_runtime.codec import Decoder, EncodeOptions, Encoder
+from remac_runtime.files import write_atomically
 from remac_runtime.format import QUALITIES
-from remac_runtime.images import Picture, load_picture, write_atomically
+from remac_runtime.images import Picture, load_picture
 from remac_runtime.model import Model
 
 PICTURE = Path("frames", "test", "m2020_zcam_sol0053.png")       # 1600x1152, as the camera delivers it

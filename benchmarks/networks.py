@@ -5,7 +5,6 @@ an entropy coder: their time is a lower bound. Weights are random, which changes
 """
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remac_runtime import topology
+from remac_runtime.files import replacing
 from remac_runtime.network import Layer, Network
 
 if TYPE_CHECKING:
@@ -61,11 +61,9 @@ def export(module: torch.nn.Module, pixels: NDArray[np.uint8], path: Path) -> Pa
     """Write `module` for pictures of this size, uint8[1,H,W,3], as ONNX; the file appears whole or not at all."""
     import torch
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with warnings.catch_warnings(), torch.inference_mode():
+    with replacing(path) as temporary, warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         torch.onnx.export(module, (torch.from_numpy(pixels),), str(temporary), dynamo=False, opset_version=OPSET, input_names=["pixels"])
-    os.replace(temporary, path)
     return path
 
 

@@ -9,7 +9,6 @@ import argparse
 import difflib
 import hashlib
 import json
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 from benchmarks.blocks import BLOCKS
 from benchmarks.sources import SOURCES, NotMeasuredError, Sources
+from remac_runtime.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (Path("README.md"), Path("weights", "rover-m", "README.md"), Path("weights", "rover-s", "README.md"), Path("docs", "experiments.md"),
@@ -118,13 +118,6 @@ def updates(root: Path, sources: Sources) -> dict[Path, tuple[str, str]]:
     return changed
 
 
-def write(path: Path, text: str) -> None:
-    """Replace a file at once."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def differences(changed: Mapping[Path, tuple[str, str]]) -> str:
     """What a check found, as a diff from the documents to what they should say."""
     lines: list[str] = []
@@ -152,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"readme: out of date: {', '.join(map(str, changed))}: run `make readme`", file=sys.stderr)
         return 1
     for path, (_, new) in changed.items():
-        write(options.root / path, new)
+        write_atomically(options.root / path, new)
         print(f"{path} written")
     return 0
 

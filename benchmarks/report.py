@@ -29,7 +29,7 @@ from remac_runtime.bench.command import lines
 from remac_runtime.bench.files import load_result
 from remac_runtime.boards import load_boards, unknown
 from remac_runtime.errors import RemacError
-from remac_runtime.images import write_atomically
+from remac_runtime.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 BOARD_FIGURES = Path("boards", "figures.json")

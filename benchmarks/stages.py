@@ -30,7 +30,8 @@ from remac_runtime.bench import stages as bench_stages
 from remac_runtime.bench import stats as bench_stats
 from remac_runtime.codec import EncodeOptions, Encoder
 from remac_runtime.errors import RemacError
-from remac_runtime.images import load_picture, write_atomically
+from remac_runtime.files import write_atomically
+from remac_runtime.images import load_picture
 from remac_runtime.model import Model, load_model
 
 SCHEMA = 1

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.metrics import RDPoint
+from remac_runtime import files
 
 SCHEMA = 1
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -95,15 +95,9 @@ def load(path: Path) -> Results:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a JSON file at once, so that a run that is cut off leaves the old or the new one; NaN is an error."""
+    """Replace a results file, so that a run that is cut off leaves the old or the new one; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    files.write_json(path, content)
 
 
 def save(path: Path, results: Results) -> None:

@@ -10,11 +10,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from calibration.integer_network import shipped_codec
 from remac.config import RATE
-from remac.train_codec import write_atomically
+from remac.train_codec import write_start
 from remac_runtime.errors import RemacError
 
 
@@ -29,8 +27,7 @@ def main(arguments: list[str]) -> int:
         print(f"remac: {error}", file=sys.stderr)
         return 1
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    state = {"stage": "quantised", "rate": asdict(RATE), "model": codec.state_dict()}
-    write_atomically(options.out, lambda path: torch.save(state, path))
+    write_start(options.out, "quantised", asdict(RATE), codec.state_dict())
     return 0
 
 

@@ -5,7 +5,6 @@ What comes out needs a C99 compiler and nothing else; benchmarks/flight.py build
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ if not __package__:     # run as a script: its own folder is on the path, the ch
 from export import c99_readme, to_c99
 from export.command import reported
 from remac_runtime.errors import BadInput
+from remac_runtime.files import write_atomically
 from remac_runtime.model import BANK_FILE, NETWORK_FILE
 from remac_runtime.network import read_bank, read_network
 
@@ -41,16 +41,11 @@ def generate(model: Path, out: Path, with_bank: bool = True) -> list[Path]:
     texts |= {name: (to_c99.SOURCES / name).read_text(encoding="utf-8") for name in ("flight_encode.c", "flight_symbols.c")}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return [_write(out / name, text) for name, text in texts.items()]
+        for name, text in texts.items():
+            write_atomically(out / name, text)
     except OSError as error:
         raise BadInput(f"{out}: cannot be written ({error.strerror}): name another folder with -o") from None
-
-
-def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    return [out / name for name in texts]
 
 
 def parser() -> argparse.ArgumentParser:

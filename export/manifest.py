@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from remac_runtime.errors import BadNetwork
+from remac_runtime.files import write_json
 from remac_runtime.model import BANK_FILE, GROUND_FOLDER, NETWORK_FILE
 from remac_runtime.network import Bank, Network
 from remac_runtime.topology import GRAPHS
@@ -56,9 +56,7 @@ def describe(folder: Path, network: Network, bank: Bank | None, opset: int, macs
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> Path:
     """Write manifest.json, at once or not at all."""
     path = folder / MANIFEST_FILE
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(path, manifest)
     return path
 
 

@@ -25,6 +25,7 @@ from export.command import reported
 from export.report import CheckResult, Section, plain, render
 from remac_runtime.bench.cost import STAGES
 from remac_runtime.errors import RemacError
+from remac_runtime.files import replacing
 from remac_runtime.ground import ground_files
 from remac_runtime.images import Picture, load_picture, psnr
 from remac_runtime.model import BANK_FILE, GROUND_FOLDER, NETWORK_FILE, Model, load_model
@@ -84,9 +85,8 @@ def copy(source: Path, target: Path) -> None:
     if target.exists() and source.samefile(target):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".tmp")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def build_ground(weights: Path, folder: Path) -> CheckResult:

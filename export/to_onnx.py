@@ -7,7 +7,6 @@ asserts the rules on the files.
 """
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from remac_runtime import topology
+from remac_runtime.files import write_atomically
 from remac_runtime.format import LATENT_OFFSET, PHASES
 from remac_runtime.network import Layer, Network
 
@@ -169,8 +169,6 @@ def export_graphs(network: Network, folder: Path, *, simplify: bool = True) -> l
     paths = []
     for graph in topology.GRAPHS:
         path = folder / f"{graph}.onnx"
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes(build(network, graph, simplify=simplify).SerializeToString(deterministic=True))
-        os.replace(temporary, path)
+        write_atomically(path, build(network, graph, simplify=simplify).SerializeToString(deterministic=True))
         paths.append(path)
     return paths

@@ -5,7 +5,6 @@ opset without a word (`opset_import` is asserted all the same).
 """
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from onnx import helper
 
 from export.report import CheckResult
 from remac_runtime.errors import BadNetwork
+from remac_runtime.files import replacing
 
 OPSET = 17
 GREY_LEVELS = 1         # by which backends may differ after rounding to 8 bits: sums in another order fall on the other side of a half
@@ -36,8 +36,7 @@ class Graph:
 def export(module: torch.nn.Module, example: tuple[torch.Tensor, ...], graph: Graph, path: Path, properties: Mapping[str, str]) -> Path:
     """Write `path` at once or not at all, with `properties` in its metadata. Raises BadNetwork where the exporter did not keep the opset."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    with replacing(path) as temporary:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
             torch.onnx.export(module, example, str(temporary), dynamo=False, opset_version=OPSET, input_names=list(graph.inputs),
@@ -48,9 +47,6 @@ def export(module: torch.nn.Module, example: tuple[torch.Tensor, ...], graph: Gr
             raise BadNetwork(f"{path.name}: the exporter wrote opset {found}, not {OPSET}: use the torch version that pyproject.toml names")
         helper.set_model_props(model, dict(properties))
         temporary.write_bytes(model.SerializeToString(deterministic=True))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -10,7 +10,6 @@ which is checked here with b' in the place of b.
 """
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from export import to_onnx
 from export.to_onnx import HASH_PROPERTY, IR_VERSION, OPSET, NodeOps, Value
 from remac_runtime import topology
 from remac_runtime.errors import BadNetwork
+from remac_runtime.files import write_atomically
 from remac_runtime.format import ACCUMULATOR_LIMIT, ACTIVATION_MAX, LATENT_OFFSET
 from remac_runtime.network import Layer, Network
 
@@ -147,8 +147,6 @@ def export_packaging(network: Network, packaging: str, folder: Path) -> list[Pat
     paths = []
     for graph, model in built.items():
         path = folder / f"{graph}.onnx"
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
-        os.replace(temporary, path)
+        write_atomically(path, model.SerializeToString(deterministic=True))
         paths.append(path)
     return paths

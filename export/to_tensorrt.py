@@ -27,6 +27,7 @@ from onnx import TensorProto
 from export import to_half, to_int8
 from export.to_onnx_float import largest_difference, run_onnx
 from remac_runtime.errors import RemacError
+from remac_runtime.files import write_json
 from remac_runtime.ground_tensorrt import PACKAGES, Sidecar, this_gpu
 
 CAPABILITIES = {"sm75": "SM75", "sm80": "SM80", "sm86": "SM86", "sm89": "SM89", "sm120": "SM120", "sm121": "SM121"}
@@ -87,7 +88,7 @@ def build(work: Work, target: str, precision: str) -> Path:
                                       "profile": {name: [list(shape) for shape in shapes] for name, shapes in work.profile.items()}})
     properties = {entry.key: entry.value for entry in model.metadata_props}
     sidecar = Sidecar(engine.name, _hash(engine), work.onnx.name, _hash(work.onnx), target, builder, facts["version"], precision, properties, kept)
-    _write(engine.with_name(engine.name + ".json"), {**asdict(sidecar), "schema": 1, "fp32_layers": kept, "layers": facts["layers"],
+    write_json(engine.with_name(engine.name + ".json"), {**asdict(sidecar), "schema": 1, "fp32_layers": kept, "layers": facts["layers"],
                                                      "largest_difference": difference})
     print(f"{engine}: {engine.stat().st_size:,} bytes for {target}, {builder} {facts['version']}, {precision}; its rounding costs up to "
           f"{difference:g} grey levels or units of the output")
@@ -186,7 +187,7 @@ def _for_orin(work: Work, model: onnx.ModelProto, precision: str, difference: fl
     arrays: dict[str, Any] = {"out": expected.astype(np.float32), **{f"in_{key}": x for key, x in feed.items()}}
     np.savez_compressed(folder / "check.npz", **arrays)
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    _write(folder / "request.json", {"onnx": name, "source": work.onnx.name, "source_sha256": _hash(work.onnx), "precision": precision,
+    write_json(folder / "request.json", {"onnx": name, "source": work.onnx.name, "source_sha256": _hash(work.onnx), "precision": precision,
                                      "bound": 2.0 + (difference if precision == "int8" else 0.0),
                                      "engine": f"{work.onnx.stem}.sm87.{precision}.engine", "properties": properties,
                                      "profile": {key: [list(shape) for shape in shapes] for key, shapes in work.profile.items()}})
@@ -199,9 +200,3 @@ def _for_orin(work: Work, model: onnx.ModelProto, precision: str, difference: fl
 
 def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

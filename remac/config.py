@@ -87,6 +87,7 @@ class TrainConfig:
     skips: int = 3                 # ... but not more than so many in a row, or a bad spot would never be left
     least_rounding: float = 0.5    # rounding offset of the smallest scales, see quantise.dead_zone_rounding
     unreferenced: float = 0.3      # share of the patches coded without references (stages after float)
+    relative: float = 0.0          # > 0: the loss is the mean log of each patch's cost + this: shares of its own cost count, as in a BD-rate
     focus: float = 0.0             # share of the patches whose quality is one of those missions use, FOCUS; the others': any
     seed: int = 1
 

@@ -11,12 +11,12 @@ import io
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 
 from remac.data import DataMissing, data_folder, load_picture, picture_paths
+from remac.train_codec import write_start
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "runs" / "gpu-bundle"
@@ -59,10 +59,11 @@ def pack_pictures(data: Path, out: Path) -> tuple[int, int]:
     return quality, total
 
 
-def slimmed(state: dict[str, Any]) -> dict[str, Any]:
+def slim(checkpoint: Path, out: Path) -> None:
     """A checkpoint to start from: no optimizer, convolutions in half precision."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model = {name: value.half() if value.ndim == 4 else value for name, value in state["model"].items()}
-    return {"stage": state.get("stage", "float"), "rate": state["rate"], "model": model}
+    write_start(out, state.get("stage", "float"), state["rate"], model)
 
 
 def pack_marsqe(weights: Path, start: Path | None, out: Path) -> None:
@@ -102,7 +103,7 @@ def main(arguments: list[str]) -> int:
     if options.marsqe:
         pack_marsqe(ROOT / "weights" / "marsqe", options.start, bundle)
     elif options.start:
-        torch.save(slimmed(torch.load(options.start, map_location="cpu", weights_only=True)), bundle / "start.pt")
+        slim(options.start, bundle / "start.pt")
     (bundle / "train.py").write_text(RUNNER)
     module = " remac.train_marsqe" if options.marsqe else ""
     print(f"{bundle.relative_to(ROOT)}: pictures as WebP quality {quality}, {total / 2 ** 20:.1f} MiB; run `python train.py{module}` in it")

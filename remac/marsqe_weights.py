@@ -20,7 +20,7 @@ from remac.matching import DICTIONARY_FILE
 from remac.packing import packed_model
 from remac.segmenter import SEGMENTER_FILE
 from remac.tensors import SUFFIX, save_tensors
-from remac.train_codec import write_atomically
+from remac_runtime.files import write_json
 
 COARSE = {"post.": 15}         # 5 bits: what the post-enhancement adds is far below what its roundings could take away
 RECORD_FILE = "dictionary.json"
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, KeyError, ValueError) as error:
         print(f"remac: cannot write {options.out}: {error}", file=sys.stderr)
         return 1
-    write_atomically(index_file, lambda path: path.write_text(json.dumps(index, indent=1) + "\n"))
+    write_json(index_file, index)
     return 0
 
 

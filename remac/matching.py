@@ -22,6 +22,7 @@ from PIL import Image
 
 from remac.medoids import medoids
 from remac_runtime.enhance.matching import CELL, REFERENCES, cut_dictionary, join_dictionary, nearest_reference, texture
+from remac_runtime.files import write_json
 
 DICTIONARY_FILE = "dictionary.rmc"
 DICTIONARY_QUALITY = 63
@@ -118,7 +119,6 @@ def read_sources(data: Path, sources: list[list[Any]]) -> NDArray[np.uint8]:
 def main(arguments: list[str]) -> int:
     """Choose the dictionary (or keep the recorded choice) and code it with the present codec."""
     from remac.data import data_folder
-    from remac.train_codec import write_atomically
 
     parser = argparse.ArgumentParser(prog="python -m remac.matching", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("weights/marsqe"), help="folder of the shipped weights")
@@ -130,7 +130,7 @@ def main(arguments: list[str]) -> int:
     if options.choose or not record.exists():
         sources = [[c.file, c.top, c.left] for c in select(candidates(data))]
         content = {"classes": ["sand", "soil", "rock", "sky"], "count": REFERENCES, "patch": CELL, "sources": sources}
-        write_atomically(record, lambda path: path.write_text(json.dumps(content, indent=1) + "\n"))
+        write_json(record, content)
     sources = json.loads(record.read_text())["sources"]
     code_dictionary(join_dictionary(read_sources(data, sources)), options.out / DICTIONARY_FILE)
     return 0

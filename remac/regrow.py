@@ -17,7 +17,7 @@ from torch import Tensor
 
 from remac.codec import Codec
 from remac.config import DECODERS, PROFILES, CodecConfig
-from remac.train_codec import load_weights, write_atomically
+from remac.train_codec import load_weights, write_start
 
 PREFIX = "decoder."
 
@@ -58,12 +58,11 @@ def main(arguments: list[str]) -> int:
     try:
         grown, former, codec = (torch.load(path, map_location="cpu", weights_only=True) for path in
                                 (options.checkpoint, options.former, options.codec))
-        tensors = regrow(config, grown["model"], former["model"], codec["model"])
-        state = {"stage": codec["stage"], "rate": codec["rate"], "model": tensors}
+        stage, rate, tensors = codec["stage"], codec["rate"], regrow(config, grown["model"], former["model"], codec["model"])
     except (OSError, KeyError, ValueError) as error:
         print(f"remac: cannot regrow {options.checkpoint}: {error}", file=sys.stderr)
         return 1
-    write_atomically(options.out, lambda path: torch.save(state, path))
+    write_start(options.out, stage, rate, tensors)
     return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from remac_runtime.errors import BadNetwork
-from remac_runtime.images import write_atomically
+from remac_runtime.files import write_atomically
 
 SUFFIX = ".safetensors.xz"
 

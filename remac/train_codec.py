@@ -28,6 +28,7 @@ from remac.integer import activation_ranges, prepare, set_integer
 from remac.layers import space_to_depth
 from remac.quantise import dead_zone_rounding
 from remac.references import ReferencePool, code_pool
+from remac_runtime.files import replacing, write_json
 from remac_runtime.format import PIXEL_OFFSET
 
 EVALUATED_QUALITIES = (8, 24, 40, 56)
@@ -72,18 +73,18 @@ def draw_qualities(config: TrainConfig, device: str) -> Tensor:
     return torch.where(focused, FOCUS[0] + share * (FOCUS[1] - FOCUS[0]), share * (RATE.qualities - 1))
 
 
+def rd_loss(bpp: Tensor, mse: Tensor, quality: Tensor, relative: float) -> Tensor:
+    """What is minimised, of the rates, squared errors (8-bit units) and qualities of a batch, float[B] each; see TrainConfig.relative."""
+    lambdas = rate_lambda(quality)
+    costs = 0.2 * (bpp + lambdas * mse) / lambdas ** RATE.balance
+    return torch.log(costs + relative).mean() if relative else costs.mean()
+
+
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Warm-up, hold, cosine decay."""
     share = step / config.steps
     decay = 1.0 if share < config.hold else 0.5 * (1 + math.cos(math.pi * (share - config.hold) / (1 - config.hold)))
     return config.final_rate + (config.learning_rate - config.final_rate) * min(1.0, (step + 1) / config.warmup_steps) * decay
-
-
-def write_atomically(path: Path, write: Any) -> None:
-    """Call `write(temporary path)`, then rename: a reader never sees half a file."""
-    temporary = path.with_name(path.name + ".tmp")
-    write(temporary)
-    os.replace(temporary, path)
 
 
 def load_weights(model: Codec, state: dict[str, Tensor]) -> list[str]:
@@ -105,6 +106,12 @@ def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
     flat /= processes
     for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
+
+
+def write_start(path: Path, stage: str, rate: dict[str, Any], model: dict[str, Tensor]) -> None:
+    """Write a checkpoint for --start: `model` as the end of `stage` left it, and the scale of qualities that it was trained for."""
+    with replacing(path) as temporary:
+        torch.save({"stage": stage, "rate": rate, "model": model}, temporary)
 
 
 def autocast(device: str) -> Any:
@@ -189,7 +196,8 @@ class Trainer:
     def save(self) -> None:
         state = {"stage": self.run.train.stage, "rate": asdict(RATE), "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
                  "step": self.step, "seconds": self.seconds}
-        write_atomically(self.checkpoint, lambda path: torch.save(state, path))
+        with replacing(self.checkpoint) as path:
+            torch.save(state, path)
 
     def one_step(self) -> dict[str, float]:
         config, device = self.run.train, self.run.device
@@ -205,8 +213,7 @@ class Trainer:
         pixels = x.shape[2] * x.shape[3]
         bpp_y, bpp_z = coded.bits_y / pixels, coded.bits_z / pixels
         mse = (coded.x_hat - x).square().mean((1, 2, 3))
-        lambdas = rate_lambda(quality)
-        loss = 0.2 * ((bpp_y + bpp_z + lambdas * mse) / lambdas ** RATE.balance).mean()
+        loss = rd_loss(bpp_y + bpp_z, mse, quality, config.relative)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.run.processes > 1:
@@ -326,7 +333,7 @@ def main(arguments: list[str]) -> int:
     run.folder.mkdir(parents=True, exist_ok=True)
     config = {"codec": asdict(run.codec), "train": asdict(run.train), "rate": asdict(RATE), "processes": run.processes, "device": run.device,
               "command": " ".join(["python -m remac.train_codec", *arguments])}
-    write_atomically(run.folder / "config.json", lambda path: path.write_text(json.dumps(config, indent=1)))
+    write_json(run.folder / "config.json", config)
     rendezvous = str((run.folder / f"rendezvous.{os.getpid()}").resolve())
     if run.processes > 1:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))      # an exit takes daemons along, a kill would leave them behind

@@ -28,7 +28,8 @@ from remac.matching import DICTIONARY_FILE, jpeg, load_dictionary
 from remac.muon import Muon
 from remac.refined import Refinement
 from remac.segmenter import load_segmenter
-from remac.train_codec import autocast, learning_rate, setting, show_progress, write_atomically
+from remac.train_codec import autocast, learning_rate, setting, show_progress
+from remac_runtime.files import replacing, write_json
 
 ADDED = "marsqe-added"         # MarsQE-lite with a sum instead of TFM
 REFINEMENT = "refinement"      # of the ground decoder; learns from pictures coded beforehand alone
@@ -158,7 +159,8 @@ class Trainer:
     def save(self) -> None:
         state = {"name": self.run.model, "model": self.model.state_dict(), "average": self.average, "step": self.step, "seconds": self.seconds,
                  "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
-        write_atomically(self.checkpoint, lambda path: torch.save(state, path))
+        with replacing(self.checkpoint) as path:
+            torch.save(state, path)
 
     @property
     def with_post(self) -> bool:
@@ -289,7 +291,7 @@ def main(arguments: list[str]) -> int:
         run.folder.mkdir(parents=True, exist_ok=True)
         config = {"model": run.model, "train": asdict(run.train), "post_from": run.post_from, "references_from": run.references_from,
                   "start": str(run.start or ""), "device": run.device, "command": " ".join(["python -m remac.train_marsqe", *arguments])}
-        write_atomically(run.folder / "config.json", lambda path: path.write_text(json.dumps(config, indent=1)))
+        write_json(run.folder / "config.json", config)
         if run.device == "cpu":
             torch.set_num_threads(1)
         trainer = Trainer(run)

@@ -22,7 +22,8 @@ from remac.marsqe import CLASS_PIXELS, CLASSES
 from remac.packing import packed_model
 from remac.segmenter import CLASS_NAMES, IGNORED, MULTIPLE, SEGMENTER_FILE, Segmenter
 from remac.tensors import save_tensors
-from remac.train_codec import autocast, learning_rate, write_atomically
+from remac.train_codec import autocast, learning_rate
+from remac_runtime.files import replacing, write_json
 
 PATCH, BATCH, SAVE_EVERY = 384, 6, 100
 SHARE_EXPONENT = -0.4         # class weights: pixel share ** this, since four pixels of five are soil
@@ -139,7 +140,8 @@ def train(folder: Path, data: Path, config: TrainConfig, device: str) -> Segment
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps({"step": step, "seconds": round(seconds, 1), "loss": loss.item()}) + "\n")
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
-            write_atomically(checkpoint, lambda path, state=state: torch.save(state, path))
+            with replacing(checkpoint) as path:
+                torch.save(state, path)
     return model
 
 
@@ -164,7 +166,7 @@ def main(arguments: list[str]) -> int:
     except DataMissing as error:
         print(f"remac: {error}", file=sys.stderr)
         return 2
-    write_atomically(options.out / "metrics.json", lambda path: path.write_text(json.dumps(result, indent=1)))
+    write_json(options.out / "metrics.json", result)
     save_tensors(options.out / SEGMENTER_FILE, packed_model(model.state_dict()), {"version": "1"})
     print(json.dumps(result))
     return 0

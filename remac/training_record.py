@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from remac.data import DataMissing, data_folder, load_picture, picture_paths
-from remac.train_codec import write_atomically
+from remac_runtime.files import write_json
 
 
 def processor() -> str:
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError, KeyError, DataMissing) as error:
         print(f"remac: cannot record: {error}", file=sys.stderr)
         return 1
-    write_atomically(options.out, lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
+    write_json(options.out, record)
     return 0
 
 

@@ -10,6 +10,7 @@ import pytest
 if TYPE_CHECKING:
     import onnx
 
+    from remac.codec import Codec
     from remac_runtime.model import Model
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")   # before torch is imported: its threads spin at barriers when the machine is busy
@@ -78,4 +79,21 @@ def mars_data() -> Path:
     folder = Path(os.environ.get(DATA_VARIABLE) or ROOT.parent / "shared" / "data" / "mars")
     if not (folder / "test").is_dir():
         pytest.skip(f"the evaluation pictures are not at {folder}: see docs/data.md, or name their folder in {DATA_VARIABLE}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def integer_codec() -> Codec:
+    """The codec of tiny_codec.py, in integer mode; without torch the test is skipped."""
+    pytest.importorskip("torch")
+    from tiny_codec import lively_codec
+    return lively_codec()
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures to train on."""
+    from tiny_codec import write_pictures
+    folder = tmp_path_factory.mktemp("pictures")
+    write_pictures(folder)
     return folder

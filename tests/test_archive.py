@@ -24,7 +24,8 @@ from remac_runtime.archive.task import SOURCE, Result, Settings, Task, sha256
 from remac_runtime.codec import EncodeOptions, Encoder
 from remac_runtime.errors import RemacError
 from remac_runtime.exits import Exit
-from remac_runtime.images import Picture, load_picture, save_picture, temporary_prefix
+from remac_runtime.files import temporary_prefix
+from remac_runtime.images import Picture, load_picture, save_picture
 from remac_runtime.model import load_model
 from remac_runtime.png import png_text
 from remac_runtime.terrain import terrain

@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -25,7 +23,6 @@ from remac_runtime.images import (
     load_picture,
     save_picture,
     to_pixels,
-    write_atomically,
 )
 from remac_runtime.png import png_bytes
 
@@ -286,35 +283,6 @@ def test_unwritable_kinds(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInput, match=r"name a \.png or \.pgm"):
         save_picture(Picture(GREY), tmp_path / name)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = _written(tmp_path / "a.png", b"old")
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-    monkeypatch.setattr(Path, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(target, b"new")
-    assert target.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.png"]
-
-
-def test_permissions_links_and_devices(tmp_path: Path) -> None:
-    target = _written(tmp_path / "a.png", b"old")
-    target.chmod(0o640)
-    (tmp_path / "link.png").symlink_to(target)
-    write_atomically(tmp_path / "link.png", b"new")
-    assert target.read_bytes() == b"new" and target.stat().st_mode & 0o777 == 0o640 and (tmp_path / "link.png").is_symlink()
-    write_atomically(tmp_path / "fresh.png", b"x")
-    umask = os.umask(0)
-    os.umask(umask)
-    assert (tmp_path / "fresh.png").stat().st_mode & 0o777 == 0o666 & ~umask
-    os.mkfifo(tmp_path / "pipe")
-    reader = subprocess.Popen([sys.executable, "-c", f"print(open({str(tmp_path / 'pipe')!r}).read())"], stdout=subprocess.PIPE)
-    write_atomically(tmp_path / "pipe", b"through")
-    assert reader.communicate()[0] == b"through\n"
-    with pytest.raises(BadInput, match="is a folder"):
-        write_atomically(tmp_path, b"x")
 
 
 def test_psnr() -> None:

@@ -1,11 +1,11 @@
 """docs/processors.md from the catalogue and the results of a run: what was verified where, and the recipe of each."""
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from remac_runtime.files import write_atomically
 from remac_runtime.verify.runtimes import Runtime
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "processors.md"
@@ -90,6 +90,4 @@ def render(runtimes: Sequence[Mapping[str, Any]], content: Mapping[str, Any]) ->
 def write(runtimes: Sequence[Runtime], content: Mapping[str, Any], path: Path = PATH) -> None:
     """Replace the document at once."""
     text = render([{"name": runtime.name, "recipe": runtime.recipe} for runtime in runtimes], content)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, text)

@@ -16,9 +16,10 @@ from remac_runtime.codec import Decoded, Decoder, EncodeOptions, Encoder
 from remac_runtime.enhance.enhancer import Enhancer
 from remac_runtime.errors import BadInput
 from remac_runtime.exits import DEBUG_VARIABLE, Exit, UsageError, describe
+from remac_runtime.files import write_atomically
 from remac_runtime.format import NO_REFERENCE, SIDE_MAX
 from remac_runtime.ground import GroundDecoder
-from remac_runtime.images import READABLE, load_picture, save_picture, write_atomically
+from remac_runtime.images import READABLE, load_picture, save_picture
 from remac_runtime.model import Model, load_model
 from remac_runtime.progress import watcher
 

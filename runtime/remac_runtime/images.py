@@ -3,10 +3,7 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import re
-import threading
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remac_runtime.errors import BadInput
+from remac_runtime.files import write_atomically
 from remac_runtime.format import SIDE_MAX
 from remac_runtime.packets import COMPANDING_NONE, COMPANDING_SQUARE_ROOT
 from remac_runtime.png import png_bytes
@@ -273,28 +271,3 @@ def save_picture(picture: Picture, path: Path | str, notes: Mapping[str, str] | 
         kinds = ".png or .pgm (the picture is grey)" if picture.grey else ".png or .ppm (the picture is in colour)"
         raise BadInput(f"{path}: cannot write {suffix or 'a name without suffix'}: name a {kinds} file")
     write_atomically(path, content)
-
-
-def temporary_prefix(path: Path) -> str:
-    """How the names of the unfinished files of `path` begin, so that whoever writes it next finds what a killed process left."""
-    return f".remac-{zlib.crc32(path.name.encode()):08x}-"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it appears whole or not at all, whatever interrupts it. A device such as /dev/null is written to, not replaced."""
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        if path.is_dir():
-            raise BadInput(f"{path}: is a folder: name a file")
-        path.write_bytes(content)
-        return
-    temporary = path.with_name(f"{temporary_prefix(path)}{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-        if path.exists():
-            temporary.chmod(path.stat().st_mode & 0o777)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remac_runtime.errors import BadNetwork
+from remac_runtime.files import write_atomically
 from remac_runtime.format import (
     ACCUMULATOR_LIMIT,
     ACTIVATION_MAX,
@@ -136,9 +136,7 @@ def write_container(path: Path, magic: bytes, meta: Mapping[str, Any], tensors: 
         offset += data.nbytes
     header = json.dumps({"meta": dict(meta), "tensors": entries}, separators=(",", ":")).encode()
     content = b"".join([magic, len(header).to_bytes(8, "little"), header, *body])
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    write_atomically(path, content)
     return hashlib.sha256(content).digest()[:8]
 
 

@@ -17,8 +17,9 @@ from remac_runtime.codec import Decoded, Decoder
 from remac_runtime.commands import loss_lines, read_stream, reference, warn
 from remac_runtime.errors import BadInput
 from remac_runtime.exits import Exit, UsageError
+from remac_runtime.files import write_atomically
 from remac_runtime.format import LATENT_STRIDE
-from remac_runtime.images import to_pixels, write_atomically
+from remac_runtime.images import to_pixels
 from remac_runtime.model import load_model
 from remac_runtime.png import png_bytes
 

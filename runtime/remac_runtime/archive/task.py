@@ -18,8 +18,9 @@ from remac_runtime.codec import Decoder
 from remac_runtime.enhance.enhancer import PICTURE_SUFFIXES, Enhancer
 from remac_runtime.errors import BadInput, RemacError
 from remac_runtime.exits import DEBUG_VARIABLE, describe
+from remac_runtime.files import temporary_prefix
 from remac_runtime.ground import GroundDecoder
-from remac_runtime.images import Picture, save_picture, temporary_prefix
+from remac_runtime.images import Picture, save_picture
 from remac_runtime.model import load_model
 from remac_runtime.png import png_text
 

@@ -13,7 +13,7 @@ from remac_runtime.bench import files as bench_files
 from remac_runtime.bench import harness as bench
 from remac_runtime.bench.arguments import STANDARD_OUTPUT
 from remac_runtime.exits import Exit, UsageError
-from remac_runtime.images import write_atomically
+from remac_runtime.files import write_json
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     sealed = bench_files.sealed(result)
     for target in (options.submit_file, None if options.json == STANDARD_OUTPUT else options.json):
         if target:
-            write_atomically(Path(target), (json.dumps(sealed, indent=1) + "\n").encode())
+            write_json(Path(target), sealed)
     if options.json == STANDARD_OUTPUT:
         print(json.dumps(sealed, indent=1))
     else:

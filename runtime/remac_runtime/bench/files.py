@@ -11,7 +11,7 @@ from remac_runtime.bench.harness import KIND, SCHEMA
 from remac_runtime.bench.stats import Summary
 from remac_runtime.boards import find_board
 from remac_runtime.errors import BadInput, RemacError
-from remac_runtime.images import write_atomically
+from remac_runtime.files import write_atomically
 
 SEAL = "sha256"
 FOLDER = Path("benchmarks", "results", "boards")

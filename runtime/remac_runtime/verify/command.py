@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 import tempfile
 import time
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from remac_runtime.exits import Exit, UsageError
-from remac_runtime.images import write_atomically
+from remac_runtime.files import write_atomically, write_json
 from remac_runtime.model import Model, load_model
 from remac_runtime.verify.cases import Case, find_vectors, from_pictures, from_vectors
 from remac_runtime.verify.matrix import Matrix, tally
@@ -38,9 +37,9 @@ def run(options: argparse.Namespace) -> int:
                         {name: reports[name].results["decode"] for name in decoders})
         verified = Verified(model, session.cases, reports, matrix, session.inject)
         if options.json:
-            write_atomically(options.json, (json.dumps(as_json(verified), indent=1) + "\n").encode())
+            write_json(options.json, as_json(verified))
         if options.report:
-            write_atomically(options.report, as_page(verified).encode())
+            write_atomically(options.report, as_page(verified))
         print(as_text(verified))
     return Exit.OK if matrix.passed else Exit.FAILED
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from remac_runtime.errors import BadInput, RemacError
+from remac_runtime.files import write_json
 from remac_runtime.format import LATENT_STRIDE
-from remac_runtime.images import write_atomically
 from remac_runtime.model import Model
 from remac_runtime.verify.cases import Case, hash_of
 from remac_runtime.verify.engines import OPTIONS, REFERENCE, changed_layer, parse
@@ -105,7 +105,7 @@ class Session:
         if self.resume and todo and not self.inject:
             content = {"fingerprint": self._fingerprint(runtime), "passed": {action: self._passed(report, action) for action in ACTIONS},
                        "machine": report.machine}
-            write_atomically(kept, json.dumps(content, indent=1).encode())
+            write_json(kept, content)
         for path in folder.glob("out-*"):
             path.unlink()
         return report

@@ -13,7 +13,6 @@ machine, or "unsupported" or "failed" with a reason; then for each item "start",
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import time
@@ -27,8 +26,9 @@ import numpy as np
 from remac_runtime import native, reference
 from remac_runtime.codec import Decoder, EncodeOptions, Encoder
 from remac_runtime.errors import RemacError
+from remac_runtime.files import replacing, write_atomically
 from remac_runtime.format import SIDE_MAX
-from remac_runtime.images import load_picture, write_atomically
+from remac_runtime.images import load_picture
 from remac_runtime.model import Model, load_model
 from remac_runtime.verify.engines import PACKAGES, REFERENCE, Engine, UnsupportedHere, open_engine, parse
 from remac_runtime.verify.trace import LATENTS, SYMBOLS, Recorder, Trace, symbols_of
@@ -121,11 +121,8 @@ def _with_symbols(trace: Trace, y_hat: Any, data: bytes, model: Model) -> Trace:
 
 
 def _save(item: Item, arrays: Trace) -> None:
-    path = Path(item["output"])
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with replacing(Path(item["output"])) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)      # type: ignore[arg-type]
-    os.replace(temporary, path)
 
 
 def machine(engine: Engine) -> Item:

@@ -1,0 +1,52 @@
+"""Files that appear whole or not at all, whatever interrupts their writing. Everything that writes a file does it here."""
+from __future__ import annotations
+
+import json
+import os
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from remac_runtime.errors import BadInput
+
+
+def temporary_prefix(path: Path) -> str:
+    """How the names of the unfinished files of `path` begin, so that whoever writes it next finds what a killed process left."""
+    return f".remac-{zlib.crc32(path.name.encode()):08x}-"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Lend a path in the folder of `path`; what was written there takes its place at the end of the block, or vanishes on an error.
+
+    Permissions stay those of the file that is replaced. A device such as /dev/null is lent itself. Raises BadInput for a folder.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        if path.is_dir():
+            raise BadInput(f"{path}: is a folder: name a file")
+        yield path
+        return
+    temporary = path.with_name(f"{temporary_prefix(path)}{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        yield temporary
+        if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o777)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write bytes, or text as UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, indented. Raises ValueError for NaN and infinities, which are none."""
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
