@@ -22,7 +22,8 @@ CODED_SHARE = 0.5                  # of the patches are of pictures coded before
 CHART_SHARE = 0.06                 # of the patches are drawn charts
 OTHER_SHARE = 0.1                  # of the patches are coded at any quality of OTHER_RANGE instead
 OTHER_RANGE = (10, 70)
-TYPICAL_MSE = {20: 79.0, 30: 60.0, 40: 50.0, 50: 43.0}       # of JPEG on the training patches: what makes the losses of the settings comparable
+TYPICAL_MSE = {20: 79.0, 30: 60.0, 40: 50.0, 50: 43.0}       # of JPEG on the training patches
+OWN_SHARE = 0.75                   # of a patch's own error in what its loss is divided by, the rest is what its setting's patches typically have
 
 
 @dataclass(frozen=True)
@@ -114,20 +115,20 @@ class CompressedPatches(PatchSampler):
         if references:
             assert self.dictionary is not None
             pair = self.dictionary.matched(coded, tables, int(cell_classes(classes[None])))
-        return (to_tensor(crop[..., :3]), to_tensor(coded), torch.from_numpy(tables), classes, torch.tensor(1.0 / typical)), pair
+        raw, compressed = to_tensor(crop[..., :3]), to_tensor(coded)
+        own = float((compressed - raw).square().mean())
+        weight = torch.tensor(1.0 / (OWN_SHARE * own + (1 - OWN_SHARE) * typical))      # gains in PSNR are averaged: calm patches count as busy ones
+        return (raw, compressed, torch.from_numpy(tables), classes, weight), pair
 
     def _jpeg(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], float]:
         """A raw patch with its classes, the patch in JPEG, its tables, and a typical error."""
-        crop, charted = self._one(rng), rng.random() < CHART_SHARE
-        if charted:
+        crop = self._one(rng)
+        if rng.random() < CHART_SHARE:
             crop = torch.cat([chart(CELL, rng), crop[3:]])
         pixels = crop.permute(1, 2, 0).numpy().astype(np.uint8)
         quality = int(rng.integers(*OTHER_RANGE)) if rng.random() < OTHER_SHARE else int(rng.choice(SETTINGS[JPEG]))
         coded, tables = jpeg(np.ascontiguousarray(pixels[..., :3]), quality)
-        typical = TYPICAL_MSE[min(TYPICAL_MSE, key=lambda q: abs(q - quality))]
-        if charted:     # some lose nearly all to JPEG
-            typical = max(typical, float(np.square(pixels[..., :3] - coded.astype(np.float32)).mean()))
-        return pixels, coded, tables, typical
+        return pixels, coded, tables, TYPICAL_MSE[min(TYPICAL_MSE, key=lambda q: abs(q - quality))]
 
     def _beforehand(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], float]:
         """The same of a picture coded beforehand."""
@@ -139,4 +140,4 @@ class CompressedPatches(PatchSampler):
         top, left = self.corner(self.charts[number], rng, GRID)
         raw, coded = (picture[number][top:top + CELL, left:left + CELL] for picture in (self.charts, setting.charts))
         pixels = np.dstack([raw, crop(self.pictures[chosen])[..., 3:]])
-        return pixels, coded, setting.tables, max(setting.error, float(np.square(raw - coded.astype(np.float32)).mean()))
+        return pixels, coded, setting.tables, setting.error

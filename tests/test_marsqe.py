@@ -282,7 +282,7 @@ def kept_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
 
 
 def test_patches_of_pictures_coded_beforehand(data: Path, coded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raw and coded patch show the same place, mirrored or not; tables, references and weights are the setting's."""
+    """Raw and coded patch show the same place, mirrored or not; tables and references are the setting's, weights partly."""
     dictionary = Dictionary(np.stack([terrain(128, 128, seed) for seed in range(24)]))
     monkeypatch.setattr(marsqe_data, "CHART_SHARE", 0.0)
     torch.manual_seed(7)
@@ -297,9 +297,12 @@ def test_patches_of_pictures_coded_beforehand(data: Path, coded: Path, monkeypat
     charts = CompressedPatches(picture_paths(data / "train"), 1, dictionary, Segmenter().eval(), (coded,), 1.0).compressed_batch(8, 1, False)
     for raw, compressed, weight in zip(charts.raw, charts.compressed, charts.weight, strict=True):
         assert any(np.array_equal(kept_bits(raw.byte().numpy(), bits), compressed.byte().numpy()) for bits in steps.values())
-        assert weight <= 1 / (raw - compressed).square().mean().clamp_min(0.5) + 1e-4
+        assert weight <= 1 / (marsqe_data.OWN_SHARE * (raw - compressed).square().mean()).clamp_min(0.5) + 1e-4
     squares = [np.square(np.float64(p) - kept_bits(p, 2)).mean() for p in map(load_picture, picture_paths(data / "train"))]
-    assert float(batch.weight[found.index(2)]) == pytest.approx(1 / np.mean(squares), rel=1e-5)
+    patch = found.index(2)
+    own = float((batch.raw[patch] - batch.compressed[patch]).square().mean())
+    expected = 1 / (marsqe_data.OWN_SHARE * own + (1 - marsqe_data.OWN_SHARE) * np.mean(squares))
+    assert float(batch.weight[patch]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_another_camera_shows_the_same_place() -> None:
