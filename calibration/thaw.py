@@ -12,7 +12,7 @@ from pathlib import Path
 
 from calibration.integer_network import shipped_codec
 from remac.config import RATE
-from remac.train_codec import write_start
+from remac.train_codec import write_checkpoint
 from remac_runtime.errors import RemacError
 
 
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         print(f"remac: {error}", file=sys.stderr)
         return 1
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_start(options.out, "quantised", asdict(RATE), codec.state_dict())
+    write_checkpoint(options.out, "quantised", asdict(RATE), codec.state_dict())
     return 0
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from export.report import CheckResult
 from remac_runtime.enhance.enhancer import DICTIONARY_FILE, SEGMENTER_FILE, TRAINED, TRAINED_BEHIND
 from remac_runtime.enhance.tiles import TILE
 from remac_runtime.errors import BadNetwork
-from remac_runtime.files import replacing
+from remac_runtime.files import copy
 from remac_runtime.model import ENHANCE_FOLDER
 
 INDEX_FILE = "marsqe.json"      # of the weights folder
@@ -136,8 +135,7 @@ def export_all(weights: Path, folder: Path) -> list[Exported]:
     index, out = read_index(weights), folder / ENHANCE_FOLDER
     out.mkdir(parents=True, exist_ok=True)
     exported = [export_segmenter(load_segmenter(weights), out / SEGMENTER_FILE)]
-    with replacing(out / DICTIONARY_FILE) as temporary:
-        shutil.copyfile(weights / index["dictionary"]["file"], temporary)
+    copy(weights / index["dictionary"]["file"], out / DICTIONARY_FILE)
     model = index["model"]
     return exported + export_model(load_marsqe(weights), out, model["name"], int(model["version"]), properties_of(index))
 

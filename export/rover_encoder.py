@@ -11,7 +11,6 @@ import importlib.util
 import json
 import math
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ from export.command import reported
 from export.report import CheckResult, Section, plain, render
 from remac_runtime.bench.cost import STAGES
 from remac_runtime.errors import RemacError
-from remac_runtime.files import replacing
+from remac_runtime.files import copy
 from remac_runtime.ground import ground_files
 from remac_runtime.images import Picture, load_picture, psnr
 from remac_runtime.model import BANK_FILE, GROUND_FOLDER, NETWORK_FILE, Model, load_model
@@ -78,15 +77,6 @@ class Report:
     @property
     def passed(self) -> bool:
         return all(check.passed for check in self.checks)
-
-
-def copy(source: Path, target: Path) -> None:
-    """At once or not at all; a file onto itself stays."""
-    if target.exists() and source.samefile(target):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as temporary:
-        shutil.copyfile(source, temporary)
 
 
 def build_ground(weights: Path, folder: Path) -> CheckResult:

@@ -27,7 +27,7 @@ from onnx import TensorProto
 from export import to_half, to_int8
 from export.to_onnx_float import largest_difference, run_onnx
 from remac_runtime.errors import RemacError
-from remac_runtime.files import write_json
+from remac_runtime.files import replacing, write_json
 from remac_runtime.ground_tensorrt import PACKAGES, Sidecar, this_gpu
 
 CAPABILITIES = {"sm75": "SM75", "sm80": "SM80", "sm86": "SM86", "sm89": "SM89", "sm120": "SM120", "sm121": "SM121"}
@@ -89,7 +89,7 @@ def build(work: Work, target: str, precision: str) -> Path:
     properties = {entry.key: entry.value for entry in model.metadata_props}
     sidecar = Sidecar(engine.name, _hash(engine), work.onnx.name, _hash(work.onnx), target, builder, facts["version"], precision, properties, kept)
     write_json(engine.with_name(engine.name + ".json"), {**asdict(sidecar), "schema": 1, "fp32_layers": kept, "layers": facts["layers"],
-                                                     "largest_difference": difference})
+                                                         "largest_difference": difference})
     print(f"{engine}: {engine.stat().st_size:,} bytes for {target}, {builder} {facts['version']}, {precision}; its rounding costs up to "
           f"{difference:g} grey levels or units of the output")
     kinds = Counter(f"{kind} {kept_in}" for _, kind, kept_in in facts["layers"] if kept_in in {"FLOAT", "HALF"})
@@ -147,22 +147,21 @@ def floats(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> dict[str, 
 def _in_child(model: onnx.ModelProto, engine: Path, request: dict[str, Any]) -> dict[str, Any]:
     """Build in a process of its own; the engine appears whole or not at all. Raises RemacError with the last lines of the builder."""
     root = Path(__file__).resolve().parents[1]
-    source, plan = (engine.with_name(f"{engine.name}.{kind}.tmp") for kind in ("onnx", "plan"))
+    source = engine.with_name(f"{engine.name}.onnx.tmp")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "runtime"), *(path for path in sys.path if path)])}
     try:
         source.write_bytes(model.SerializeToString())
-        child = subprocess.run([sys.executable, "-m", "export.to_tensorrt_build", str(source), str(plan), json.dumps(request)], env=environment,
-                               capture_output=True, text=True, check=False)
-        if child.returncode != 0 or not plan.is_file():
-            said = " | ".join(line.strip() for line in child.stderr.splitlines()[-_LOG_LINES:] if line.strip())
-            how = f"died of signal {-child.returncode}" if child.returncode < 0 else f"failed ({child.returncode})"
-            raise RemacError(f"{engine.name}: {request['package']} {how}: {said or 'it said nothing'}: try --precision fp32, or another version")
-        os.replace(plan, engine)
+        with replacing(engine) as plan:
+            child = subprocess.run([sys.executable, "-m", "export.to_tensorrt_build", str(source), str(plan), json.dumps(request)], env=environment,
+                                   capture_output=True, text=True, check=False)
+            if child.returncode != 0 or not plan.is_file():
+                said = " | ".join(line.strip() for line in child.stderr.splitlines()[-_LOG_LINES:] if line.strip())
+                how = f"died of signal {-child.returncode}" if child.returncode < 0 else f"failed ({child.returncode})"
+                raise RemacError(f"{engine.name}: {request['package']} {how}: {said or 'it said nothing'}: try --precision fp32, or another version")
         facts: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
         return facts
     finally:
         source.unlink(missing_ok=True)
-        plan.unlink(missing_ok=True)
 
 
 def trtexec_line(onnx_name: str, engine_name: str, profile: Profile) -> str:
@@ -188,9 +187,9 @@ def _for_orin(work: Work, model: onnx.ModelProto, precision: str, difference: fl
     np.savez_compressed(folder / "check.npz", **arrays)
     properties = {entry.key: entry.value for entry in model.metadata_props}
     write_json(folder / "request.json", {"onnx": name, "source": work.onnx.name, "source_sha256": _hash(work.onnx), "precision": precision,
-                                     "bound": 2.0 + (difference if precision == "int8" else 0.0),
-                                     "engine": f"{work.onnx.stem}.sm87.{precision}.engine", "properties": properties,
-                                     "profile": {key: [list(shape) for shape in shapes] for key, shapes in work.profile.items()}})
+                                         "bound": 2.0 + (difference if precision == "int8" else 0.0),
+                                         "engine": f"{work.onnx.stem}.sm87.{precision}.engine", "properties": properties,
+                                         "profile": {key: [list(shape) for shape in shapes] for key, shapes in work.profile.items()}})
     shutil.copyfile(ORIN_SCRIPT, folder / ORIN_SCRIPT.name)
     line = trtexec_line(name, f"{work.onnx.stem}.sm87.{precision}.engine", work.profile)
     (folder / "trtexec.txt").write_text(line + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from remac.data import DataMissing, data_folder, load_picture, picture_paths
-from remac.train_codec import write_start
+from remac.train_codec import write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "runs" / "gpu-bundle"
@@ -63,7 +63,7 @@ def slim(checkpoint: Path, out: Path) -> None:
     """A checkpoint to start from: no optimizer, convolutions in half precision."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model = {name: value.half() if value.ndim == 4 else value for name, value in state["model"].items()}
-    write_start(out, state.get("stage", "float"), state["rate"], model)
+    write_checkpoint(out, state.get("stage", "float"), state["rate"], model)
 
 
 def pack_marsqe(weights: Path, start: Path | None, out: Path) -> None:

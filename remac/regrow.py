@@ -17,7 +17,7 @@ from torch import Tensor
 
 from remac.codec import Codec
 from remac.config import DECODERS, PROFILES, CodecConfig
-from remac.train_codec import load_weights, write_start
+from remac.train_codec import load_weights, write_checkpoint
 
 PREFIX = "decoder."
 
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, KeyError, ValueError) as error:
         print(f"remac: cannot regrow {options.checkpoint}: {error}", file=sys.stderr)
         return 1
-    write_start(options.out, stage, rate, tensors)
+    write_checkpoint(options.out, stage, rate, tensors)
     return 0
 
 

@@ -108,10 +108,10 @@ def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
-def write_start(path: Path, stage: str, rate: dict[str, Any], model: dict[str, Tensor]) -> None:
-    """Write a checkpoint for --start: `model` as the end of `stage` left it, and the scale of qualities that it was trained for."""
+def write_checkpoint(path: Path, stage: str, rate: dict[str, Any], model: dict[str, Tensor], **progress: Any) -> None:
+    """Write what --start takes: `model` as `stage` left it, and the scale of qualities that it was trained for; with `progress` a run resumes."""
     with replacing(path) as temporary:
-        torch.save({"stage": stage, "rate": rate, "model": model}, temporary)
+        torch.save({"stage": stage, "rate": rate, "model": model, **progress}, temporary)
 
 
 def autocast(device: str) -> Any:
@@ -194,10 +194,8 @@ class Trainer:
         return self.pool.nearest(analysed, share)
 
     def save(self) -> None:
-        state = {"stage": self.run.train.stage, "rate": asdict(RATE), "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                 "step": self.step, "seconds": self.seconds}
-        with replacing(self.checkpoint) as path:
-            torch.save(state, path)
+        write_checkpoint(self.checkpoint, self.run.train.stage, asdict(RATE), self.model.state_dict(), optimizer=self.optimizer.state_dict(),
+                         step=self.step, seconds=self.seconds)
 
     def one_step(self) -> dict[str, float]:
         config, device = self.run.train, self.run.device

@@ -20,7 +20,7 @@ from remac.data import DataMissing, PatchSampler, data_folder, picture_paths
 from remac.integer import set_integer
 from remac.layers import space_to_depth
 from remac.quantise import CONTEXT_UNITS
-from remac.train_codec import write_start
+from remac.train_codec import write_checkpoint
 from remac_runtime.format import PHASES, PIXEL_OFFSET, SHIFT_MAX, WEIGHT_MAX
 
 PATCHES, SEED = 160, 9
@@ -106,7 +106,7 @@ def main(arguments: list[str]) -> int:
         print(f"remac: {error}", file=sys.stderr)
         return 2
     wide = widen(codec, config, patches)
-    write_start(options.out, state["stage"], state["rate"], wide.state_dict())
+    write_checkpoint(options.out, state["stage"], state["rate"], wide.state_dict())
     return 0
 
 

@@ -28,6 +28,7 @@ from conformance.pictures import netpbm  # noqa: E402
 from conformance.rules import REASONS, all_rules  # noqa: E402
 from conformance.vectors import VECTORS, Vector  # noqa: E402
 
+from remac_runtime.files import write_atomically, write_json  # noqa: E402
 from remac_runtime.format import PAD_MULTIPLE  # noqa: E402
 from remac_runtime.network import read_bank, read_network  # noqa: E402
 
@@ -122,18 +123,12 @@ def table_of(manifest: Mapping[str, Any]) -> str:
 
 # ---- writing
 
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
 def write_pictures() -> None:
     """Every picture once, whatever the set; what no vector uses any more goes."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     recipes = {vector.recipe.file_name: vector.recipe for vector in VECTORS if vector.odd is None}
     for name, recipe in recipes.items():
-        _replace(PICTURES / name, netpbm(recipe.samples(), recipe.depth))
+        write_atomically(PICTURES / name, netpbm(recipe.samples(), recipe.depth))
     for path in PICTURES.iterdir():
         if path.name not in recipes:
             path.unlink()
@@ -154,8 +149,8 @@ def write_release(weights: Path, only: bool) -> dict[str, Any]:
     unfinished.rename(FOLDER / name)
     write_pictures()
     manifest = {"format": FORMAT, "fields": FIELDS, "sets": [*kept, added]}
-    _replace(MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-    _replace(FOLDER / "README.md", table_of(manifest).encode())
+    write_json(MANIFEST, manifest)
+    write_atomically(FOLDER / "README.md", table_of(manifest))
     return added
 
 

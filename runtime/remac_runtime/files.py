@@ -1,8 +1,9 @@
-"""Files that appear whole or not at all, whatever interrupts their writing. Everything that writes a file does it here."""
+"""Files that appear whole or not at all, whatever interrupts their writing: all that is kept is written here."""
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import zlib
 from collections.abc import Iterator
@@ -45,6 +46,15 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write bytes, or text as UTF-8."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file; onto itself it stays. The folder of `target` is made."""
+    if target.exists() and source.samefile(target):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_json(path: Path, content: Any) -> None:
