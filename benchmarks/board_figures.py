@@ -58,9 +58,9 @@ def shape_entry(shape: bench_cost.Shape) -> dict[str, Any]:
 
 
 def rate(summary: Mapping[str, Any], codec: str) -> dict[str, Any] | None:
-    """Means over all pictures of all sets; None where the codec was not measured."""
-    sets = [entry for entry in summary["sets"].values() if codec in entry["codecs"] and entry["codecs"][codec]["bytes_at_jpeg_q85"] is not None]
-    if not sets:
+    """Means over all pictures of all sets; None where the codec does not reach that quality on every one of them."""
+    sets = list(summary["sets"].values())
+    if any(codec not in entry["codecs"] or entry["codecs"][codec]["bytes_at_jpeg_q85"] is None for entry in sets):
         return None
     pictures = sum(entry["images"] for entry in sets)
     bits = [next(point["bpp"] for point in entry["codecs"][ANCHOR]["qualities"] if point["quality"] == QUALITY) for entry in sets]

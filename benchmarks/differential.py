@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,17 +55,6 @@ class Engine:
 
 # ---- engines
 
-@contextmanager
-def without_c_part(wanted: bool) -> Iterator[None]:
-    """The NumPy bodies of coder and arithmetic where `wanted`."""
-    library = native.library
-    try:
-        native.library = None if wanted else library
-        yield
-    finally:
-        native.library = library
-
-
 def _backend_engines(model: Model, names: tuple[str, ...], stack: ExitStack) -> Iterator[Engine]:
     for name in names:
         try:
@@ -84,7 +73,7 @@ def _backend_engines(model: Model, names: tuple[str, ...], stack: ExitStack) -> 
             return encoder.encode(picture, case.options(None))
 
         def strips(case: Case, picture: Picture, encoder: Encoder = encoder, plain: bool = name == "numpy") -> bytes:
-            with without_c_part(plain and not case.c_part):
+            with native.switched_off() if plain and not case.c_part else nullcontext():
                 return encoder.encode(picture, case.options(case.strip_rows))
 
         yield Engine(name, whole, decode)

@@ -24,13 +24,13 @@ from numpy.random import Generator
 from benchmarks import corruption
 from remac_runtime import native, rans
 from remac_runtime.backends import open_backend
+from remac_runtime.choices import MAX_PIXELS
 from remac_runtime.codec import Decoder, EncodeOptions, Encoder
 from remac_runtime.crc import crc32c
 from remac_runtime.errors import CorruptStream, RemacError
 from remac_runtime.files import replacing
 from remac_runtime.images import Picture
 from remac_runtime.model import Model
-from remac_runtime.packets import MAX_PIXELS
 from remac_runtime.progress import Progress
 from remac_runtime.terrain import terrain
 
@@ -219,16 +219,14 @@ def _band_block(band: Band) -> bytes:
 
 def python_verdict(band: Band, combined: rans.CombinedTables) -> tuple[bool, int]:
     """(whether the band decodes, CRC of its symbols) by the NumPy body of the coder."""
-    library, native.library = native.library, None
-    try:
-        decoder = rans.BandDecoder(band.payload, combined, band.lanes_log2)
-        symbols = np.concatenate([decoder.decode(band.tables[:band.split]), decoder.decode(band.tables[band.split:])])
-        decoder.finish()
+    with native.switched_off():
+        try:
+            decoder = rans.BandDecoder(band.payload, combined, band.lanes_log2)
+            symbols = np.concatenate([decoder.decode(band.tables[:band.split]), decoder.decode(band.tables[band.split:])])
+            decoder.finish()
+        except CorruptStream:
+            return False, 0
         return True, crc32c(symbols.astype(np.int32).tobytes())
-    except CorruptStream:
-        return False, 0
-    finally:
-        native.library = library
 
 
 def _first_bad(program: Path, head: bytes, blocks: Sequence[bytes]) -> int:

@@ -26,16 +26,15 @@ from numpy.typing import NDArray
 from benchmarks.datasets import EVALUATION_SETS, DataMissingError, EvalImage, data_root, evaluation_images, pixel_hash
 from benchmarks.enhance_metrics import NAMES, measures
 from benchmarks.enhance_models import Mars, Planes, baseline, cost_of
-from benchmarks.enhance_settings import coded
+from benchmarks.enhance_settings import coded, made_by
 from benchmarks.store import RESULTS, write_json
-from remac.coded import DECODER, HEVC, JPEG, REMAC, SETTINGS, flat_tables
+from remac.coded import HEVC, JPEG, REMAC, SETTINGS, flat_tables
 from remac.marsqe import INDEX_FILE, MarsQE
 from remac.matching import jpeg
+from remac.runs import read_run
 from remac.segmenter import CLASS_NAMES, load_segmenter
 from remac.train_segmenter import evaluate
 from remac_runtime.enhance.matching import cut_dictionary, join_dictionary
-from remac_runtime.ground import find_ground
-from remac_runtime.model import GROUND_FOLDER, model_folder
 
 BASELINES = ("arcnn", "dncnn")
 BASELINE_RUNS = {JPEG: "{}", HEVC: "{}-hevc"}     # folders of the runs; the baselines know no setting, so each kind of codec has its own
@@ -70,9 +69,9 @@ ALL_SETTINGS = tuple(Setting(kind, number) for kind in (JPEG, HEVC, REMAC) for n
 ELSEWHERE = (Setting(JPEG, 20), Setting(JPEG, 50), Setting(HEVC, 32), Setting(REMAC, 20))      # what the other sets are measured in
 
 
-def identity(*paths: Path) -> str:
-    """Which weights: the start of the files' SHA-256."""
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+def identity(path: Path) -> str:
+    """Which weights: the start of the file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def kept(out: Path, weights: Mapping[str, str], precision: str) -> dict[str, Any]:
@@ -164,12 +163,11 @@ def training_of_shipped(weights: Path) -> dict[str, Any]:
 
 def training_of(run: Path) -> dict[str, Any]:
     """How a run and those that it started from were trained, from their folders."""
-    import torch
-    state = torch.load(run / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
-    config = json.loads((run / "config.json").read_text())
-    before = training_of(Path(config["start"]).parent) if config.get("start") else {"steps": 0, "seconds": 0, "patches": 0}
-    own = {"steps": state["step"], "seconds": round(state["seconds"]), "patches": state["step"] * config["train"]["batch"]}
-    return {**{key: own[key] + before[key] for key in own}, "device": config["device"]}
+    record = read_run(run)
+    start = record.config.get("start")
+    before = training_of(Path(start).parent) if start else {"steps": 0, "seconds": 0, "patches": 0}
+    own = {"steps": record.steps, "seconds": round(record.seconds), "patches": record.steps * record.batch}
+    return {**{key: own[key] + before[key] for key in own}, "device": record.device}
 
 
 def found_runs(runs: Path) -> dict[str, str]:
@@ -180,12 +178,6 @@ def found_runs(runs: Path) -> dict[str, str]:
 
 def weights_of_marsqe(weights: Path) -> str:
     return identity(weights / json.loads((weights / INDEX_FILE).read_text())["model"]["file"])
-
-
-def weights_of_streams() -> str:
-    """The network that makes the streams, and the ground decoder behind which they are enhanced."""
-    folder = model_folder()
-    return identity(folder / "network.rmn", find_ground(folder / GROUND_FOLDER, DECODER).path)
 
 
 @cache
@@ -213,7 +205,9 @@ def measure_all(jobs: list[Job], options: argparse.Namespace, content: dict[str,
         futures = {pool.submit(measure_in_worker, job, *models): job for job in jobs}
         for future in tqdm(as_completed(futures), total=len(futures), unit="picture"):
             job, (pixels, methods) = futures[future], future.result()
-            entry = content["images"].setdefault(job.image.key, {"pixels": pixels, "settings": {}})
+            entry = content["images"].get(job.image.key)
+            if entry is None or entry["pixels"] != pixels:       # another picture of this name
+                entry = content["images"][job.image.key] = {"pixels": pixels, "settings": {}}
             entry["settings"].setdefault(job.setting.key, {}).update(methods)
             content["summary"] = {set_name: summary(content, set_name) for set_name in EVALUATION_SETS}
             write_json(options.out, content)
@@ -236,8 +230,10 @@ def main(arguments: list[str]) -> int:
         print(f"remac: {error}", file=sys.stderr)
         return 2
     runs = found_runs(options.runs)
-    weights = {"marsqe": weights_of_marsqe(options.weights), REMAC: weights_of_streams(), **runs}
+    streams = made_by()
+    weights = {"marsqe": weights_of_marsqe(options.weights), REMAC: " ".join(streams.values()), **runs}
     content = kept(options.out, weights, "float32" if options.float32 else "bfloat16")
+    content["codec_hash"] = streams["codec"]
     content["cost"] = cost_of(MarsQE())
     content["training"] = {"marsqe": training_of_shipped(options.weights), **{name: training_of(options.runs / name) for name in runs}}
     content["segmentation"] = evaluate(load_segmenter(options.weights), data_root(options.data))

@@ -14,9 +14,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.enhance import Setting, open_models, weights_of_marsqe
+from benchmarks.enhance_settings import made_by
 from benchmarks.metrics import psnr_db
 from benchmarks.store import RESULTS, write_json
 from remac.coded import HEVC, JPEG, REMAC
+from remac_runtime.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = Path("samples", "spirit_husband_hill_terrain.png")
@@ -45,9 +47,10 @@ def main(arguments: list[str]) -> int:
             y, x = row * (height + GAP), column * (width + GAP)
             page[y:y + height, x:x + width] = picture[top:top + height, left:left + width]
         rows.append({"setting": setting.key, "codec_psnr": round(psnr_db(raw, compressed), 2), "psnr": round(psnr_db(raw, enhanced), 2)})
-    Image.fromarray(page).save(ROOT / PICTURE, quality=WEBP_QUALITY, method=6)
-    write_json(options.out, {"schema": 1, "weights": weights_of_marsqe(options.weights), "sample": SAMPLE.as_posix(), "window": list(WINDOW),
-                             "rows": rows})
+    with replacing(ROOT / PICTURE) as place:
+        Image.fromarray(page).save(place, "WEBP", quality=WEBP_QUALITY, method=6)
+    write_json(options.out, {"schema": 1, "codec_hash": made_by()["codec"], "weights": weights_of_marsqe(options.weights),
+                             "sample": SAMPLE.as_posix(), "window": list(WINDOW), "rows": rows})
     return 0
 
 

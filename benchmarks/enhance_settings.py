@@ -6,7 +6,9 @@ pictures and the references (`remac.coded` tells the folders); what is there alr
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +18,16 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.datasets import DataMissingError, data_root
-from benchmarks.measure import Picture
-from benchmarks.peers import is_grey, pillow_decode
+from benchmarks.datasets import data_root
+from benchmarks.measure import Picture, components
+from benchmarks.peers import pillow_decode
 from benchmarks.rd_remac import decode, encode
+from benchmarks.store import ResultsError, write_json
+from remac_runtime.errors import RemacError
 from remac_runtime.files import replacing
 
 HEVC_OPTIONS = {"x265:pools": "1", "x265:ipratio": "1.0", "x265:wpp": "0", "x265:aq-mode": "0", "preset": "medium", "tune": "psnr"}
+MADE_BY = "made_by.json"        # of a folder of coded pictures
 EXAMPLES = """examples:
   python -m benchmarks.enhance_settings --out runs/coded
   python -m benchmarks.enhance_settings --out runs/coded --kinds hevc"""
@@ -32,10 +37,8 @@ def hevc_coded(picture: Picture, qp: int) -> Picture:
     """uint8[H,W,3] through HEVC intra at this QP."""
     import pillow_heif
     pillow_heif.register_heif_opener()
-    grey = is_grey(picture)
-    file = io.BytesIO()
-    chroma: dict[str, Any] = {} if grey else {"chroma": "420"}
-    image = Image.fromarray(np.ascontiguousarray(picture[..., 0]) if grey else picture)
+    image, file = Image.fromarray(components(picture)), io.BytesIO()
+    chroma: dict[str, Any] = {} if image.mode == "L" else {"chroma": "420"}
     image.save(file, "HEIF", quality=50, enc_params=HEVC_OPTIONS | {"x265:qp": str(qp)}, **chroma)
     return pillow_decode(file.getvalue())
 
@@ -43,7 +46,28 @@ def hevc_coded(picture: Picture, qp: int) -> Picture:
 def remac_coded(picture: Picture, quality: int) -> Picture:
     """uint8[H,W,3] through REMAC with the ground decoder that the networks are trained behind."""
     from remac.coded import DECODER
-    return decode(encode(picture, quality, {}), {"decoder": DECODER})
+    return decode(encode(components(picture), quality, {}), {"decoder": DECODER})
+
+
+def made_by() -> dict[str, str]:
+    """Which codec makes the streams here, by its hash, and the ground decoder behind which the networks are trained, by its file's."""
+    from remac.coded import DECODER
+    from remac_runtime.ground import find_ground
+    from remac_runtime.model import GROUND_FOLDER, load_model
+    model = load_model()
+    decoder = find_ground(model.folder / GROUND_FOLDER, DECODER)
+    return {"codec": model.network.hash.hex(), "decoder": f"{decoder.label}:{hashlib.sha256(decoder.path.read_bytes()).hexdigest()[:16]}"}
+
+
+def keep_apart(folder: Path) -> None:
+    """Let a folder hold the streams of one codec only: it is named in a file. Raises ResultsError where there are others already."""
+    record, own = folder / MADE_BY, made_by()
+    others = json.loads(record.read_text()) if record.exists() else None
+    if others != own and any(folder.glob("*/*.png")):
+        raise ResultsError(f"{folder} holds pictures of {(others or {'codec': 'a codec that is not named'})['codec']}, the model at hand is "
+                           f"{own['codec']}: name another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(record, own)
 
 
 def coded(kind: str, number: int, picture: Picture) -> Picture:
@@ -79,7 +103,7 @@ def code_all(kind: str, number: int, paths: list[Path], mosaic: Picture, out: Pa
 
 def main(arguments: list[str]) -> int:
     from remac.coded import CODED, HEVC, REMAC
-    from remac.data import picture_paths
+    from remac.data import DataMissing, picture_paths
     from remac.matching import DICTIONARY_FILE, load_dictionary
     from remac_runtime.enhance.matching import join_dictionary
     parser = argparse.ArgumentParser(prog="python -m benchmarks.enhance_settings", description=__doc__, epilog=EXAMPLES,
@@ -91,13 +115,15 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         paths = picture_paths(data_root(options.data) / "train")
-    except DataMissingError as error:
+        mosaic = join_dictionary(load_dictionary(options.weights / DICTIONARY_FILE))
+        for kind in options.kinds:
+            if kind == REMAC:
+                keep_apart(options.out / kind)
+            for number in CODED[kind]:
+                code_all(kind, number, paths, mosaic, options.out / kind / str(number))
+    except (DataMissing, ResultsError, RemacError) as error:
         print(f"remac: {error}", file=sys.stderr)
         return 2
-    mosaic = join_dictionary(load_dictionary(options.weights / DICTIONARY_FILE))
-    for kind in options.kinds:
-        for number in CODED[kind]:
-            code_all(kind, number, paths, mosaic, options.out / kind / str(number))
     return 0
 
 

@@ -42,7 +42,8 @@ def flight(sources: Sources) -> str:
     memory = result["memory"]
     rows = [(b["processor"], "same" if b["same_bytes"] else "**DIFFERENT**", f"{b['code_bytes'] / 1000:.0f} kB",
              f"{b['constant_bytes'] / 1e6:.2f} MB", f"{b['stack_bytes'] / 1024:.1f} KiB", _per_pixel(b)) for b in result["builds"]]
-    predicted = "; ".join(f"{b['name']} at {b['clock_mhz']} MHz {b['seconds']:.0f} s and {b['cpu_joules'] / 1000:.1f} kJ"
+    predicted = "; ".join(f"{b['name']} at {b['clock_mhz']} MHz {b['seconds']:.0f} s, "
+                          + ", ".join(f"{joules / 1000:.1f} kJ ({mode})" for mode, joules in b["joules"].items())
                           for b in result["prediction"]["boards"])
     return "\n".join([
         f"Working memory for {memory['width']}x{memory['height']} in strips of {memory['strip_rows']} rows: {memory['work_bytes'] / 2**20:.2f} MiB "

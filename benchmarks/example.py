@@ -25,6 +25,7 @@ from benchmarks.metrics import psnr_db
 from benchmarks.peers import JPEG_QUALITIES, jpeg
 from benchmarks.store import RESULTS, write_json
 from remac_runtime.errors import RemacError
+from remac_runtime.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "pictures"
@@ -118,7 +119,8 @@ def save_crops(folder: Path, pictures: dict[str, NDArray[np.uint8]]) -> None:
     """The same window of each picture, without loss."""
     left, top, width, height = CROP
     for name, pixels in pictures.items():
-        Image.fromarray(np.ascontiguousarray(pixels[top:top + height, left:left + width])).save(folder / f"{name}.png", optimize=True)
+        with replacing(folder / f"{name}.png") as place:
+            Image.fromarray(np.ascontiguousarray(pixels[top:top + height, left:left + width])).save(place, "PNG", optimize=True)
 
 
 def save_overview(folder: Path, decoded: NDArray[np.uint8], blocks: NDArray[np.uint8]) -> None:
@@ -128,7 +130,8 @@ def save_overview(folder: Path, decoded: NDArray[np.uint8], blocks: NDArray[np.u
     canvas = Image.new("RGB", (width, 2 * height + GAP_PIXELS), (BACKGROUND,) * 3)
     canvas.paste(Image.fromarray(decoded).resize((width, height), Image.Resampling.LANCZOS))
     canvas.paste(Image.fromarray(heat).resize((width, height), Image.Resampling.NEAREST), (0, height + GAP_PIXELS))
-    canvas.save(folder / "overview.webp", quality=OVERVIEW_WEBP_QUALITY, method=6)
+    with replacing(folder / "overview.webp") as place:
+        canvas.save(place, "WEBP", quality=OVERVIEW_WEBP_QUALITY, method=6)
 
 
 def compare_codecs(place: Path, model: Path, pictures: Path) -> dict[str, Any]:

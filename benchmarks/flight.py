@@ -17,6 +17,7 @@ from PIL import Image
 
 from benchmarks import flight_checks, store
 from benchmarks.flight_checks import ToolError, tool
+from remac_runtime.boards import find_board
 from remac_runtime.codec import EncodeOptions, Encoder
 from remac_runtime.errors import RemacError
 from remac_runtime.format import BAND_ROWS
@@ -38,8 +39,7 @@ INSTRUCTIONS_PER_CYCLE = 1.0
 ASSUMPTION = (f"A prediction, not a measurement: instructions counted for the PowerPC 750, at {INSTRUCTIONS_PER_CYCLE:g} instruction a cycle. The "
               "core issues two, but a multiplication keeps one of its two integer units busy for two cycles or more, and memory is not modelled. "
               "Half as many seconds are possible, or twice as many.")
-CPU_WATTS, BOARD_WATTS = 5.0, 10.0            # RAD750, published figures for processor and board
-CLOCKS_MHZ = (133, 200)
+PREDICTED = ("rad750_133", "rad750_200")       # board files, which hold clock and power
 FRAME = (1600, 1200)              # width and height of the memory map and of the prediction
 EXAMPLES = """\
 examples:
@@ -121,14 +121,14 @@ def measure(processor: Processor, folder: Path, plugin: Path, picture: Path, exp
 
 
 def predict(instructions_per_pixel: float) -> dict[str, Any]:
-    """Seconds and joules of a RAD750 for a frame, with the assumption they rest on."""
+    """Seconds and joules of the boards PREDICTED for a frame, by power mode, with the assumption they rest on."""
     width, height = (-(-side // 64) * 64 for side in FRAME)
     instructions = instructions_per_pixel * width * height
     boards = []
-    for clock in CLOCKS_MHZ:
-        seconds = instructions / (clock * 1e6 * INSTRUCTIONS_PER_CYCLE)
-        boards.append({"name": "RAD750", "clock_mhz": clock, "seconds": round(seconds, 1), "cpu_joules": round(seconds * CPU_WATTS),
-                       "board_joules": round(seconds * BOARD_WATTS)})
+    for board in map(find_board, PREDICTED):
+        seconds = instructions / (board.cpu.clock_mhz * 1e6 * INSTRUCTIONS_PER_CYCLE)
+        boards.append({"name": board.cpu.model.split()[0], "clock_mhz": board.cpu.clock_mhz, "seconds": round(seconds, 1),
+                       "joules": {mode.name: round(seconds * mode.watts) for mode in board.power_modes}})
     return {"assumption": ASSUMPTION, "instructions_per_cycle": INSTRUCTIONS_PER_CYCLE, "boards": boards}
 
 

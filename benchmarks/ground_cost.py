@@ -93,20 +93,15 @@ def torch_decoder(weights: Path, label: str) -> TorchSession:
 
 def torch_enhancer(weights: Path, lite: bool, properties: Mapping[str, str]) -> dict[str, TorchSession]:
     """Sessions of the networks of an enhancer: `enhance`, `references`, `segmenter`."""
-    from remac.marsqe import Bank, load_marsqe
+    from remac.marsqe import EncodeReferences, Enhance, load_marsqe
     from remac.segmenter import load_segmenter
-    model, segmenter = load_marsqe(weights), load_segmenter(weights)
+    model = load_marsqe(weights)
+    network = Enhance(model, post=not lite)
 
-    def enhance(picture: Any, tables: Any, trust: Any, classes: Any, index: Any, share: Any, **features: Any) -> Any:
-        bank = Bank(*(tuple(features[f"{letter}{level}"] for level in (1, 2, 3)) for letter in "cr")).taken(index)
-        out = model(picture, tables, classes, bank, share, post=not lite)
-        found = out.lite if lite else out.full
-        return found + (model.constrained(found, picture, tables) - found) * trust
-
-    def references(patches: Any, tables: Any) -> Any:
-        return model.encode_references(patches, tables.expand(len(patches), -1, -1))
-    return {"enhance": TorchSession(enhance, properties), "references": TorchSession(references, {}),
-            "segmenter": TorchSession(segmenter.forward, {})}
+    def enhance(**inputs: Any) -> Any:
+        return network(*(inputs[name] for name in network.INPUTS))
+    return {"enhance": TorchSession(enhance, properties), "references": TorchSession(EncodeReferences(model), {}),
+            "segmenter": TorchSession(load_segmenter(weights).forward, {})}
 
 
 # ---- one run in a process of its own

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks import networks, peers
 from benchmarks.datasets import DataMissingError
-from benchmarks.measure import Peer
+from benchmarks.measure import Peer, as_rgb
 from benchmarks.metrics import psnr_db
 from remac_runtime.bench import cost as bench_cost
 from remac_runtime.bench import environment as bench_environment
@@ -74,7 +74,7 @@ def settle(peer: Peer, picture: NDArray[np.uint8], target_db: float) -> tuple[fl
     def reached(quality: float) -> float:
         if quality not in tried:
             coded = peer.encode(picture, quality)
-            tried[quality] = coded, psnr_db(picture, peer.decode(coded))
+            tried[quality] = coded, psnr_db(as_rgb(picture), peer.decode(coded))
         return tried[quality][1]
 
     low, high = 0, len(peer.qualities) - 1

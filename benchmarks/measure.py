@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ Picture = NDArray[np.uint8]
 class Peer:
     """A codec under test.
 
-    encode: uint8[H,W,3] and a value of `qualities` -> the bytes of the file; decode: these bytes -> uint8[H,W,3].
+    encode: `components` of a picture and a value of `qualities` -> the bytes of the file; decode: these bytes -> uint8[H,W,3].
     `settings` says in words how it is run: results measured under other settings are measured again.
     """
 
@@ -31,9 +32,21 @@ class Peer:
     decode: Callable[[bytes], Picture]
 
 
+def components(picture: Picture) -> Picture:
+    """What an encoder gets of uint8[H,W,3]: one plane uint8[H,W] where the three are equal, as in a grey file."""
+    grey = np.array_equal(picture[..., 0], picture[..., 1]) and np.array_equal(picture[..., 0], picture[..., 2])
+    return np.ascontiguousarray(picture[..., 0]) if grey else picture
+
+
+def as_rgb(samples: Picture) -> Picture:
+    """uint8[H,W,3] of uint8[H,W], [H,W,1] or [H,W,3]: a grey plane is repeated."""
+    planes = samples.reshape(*samples.shape[:2], -1)
+    return np.ascontiguousarray(np.broadcast_to(planes, (*planes.shape[:2], 3)))
+
+
 def measure_point(codec: Peer, picture: Picture, quality: float) -> RDPoint:
-    """Encode, decode from the bytes alone, compare."""
-    coded = codec.encode(picture, quality)
+    """Encode uint8[H,W,3], decode from the bytes alone, compare."""
+    coded = codec.encode(components(picture), quality)
     decoded = codec.decode(coded)
     return RDPoint(quality, len(coded), psnr_db(picture, decoded))
 
@@ -56,12 +69,17 @@ def open_results(path: Path, codecs: Sequence[Peer], versions: dict[str, str]) -
     return results
 
 
-def _finished(curve: Curve | None, codec: Peer) -> bool:
-    return curve is not None and tuple(point.quality for point in curve) == codec.qualities
+def _curve(codec: Peer, picture: Picture, there: Curve, progress: tqdm[Any]) -> Curve:
+    known = {point.quality: point for point in there}
+    points = []
+    for quality in codec.qualities:
+        points.append(known.get(quality) or measure_point(codec, picture, quality))
+        progress.update()
+    return tuple(points)
 
 
 def run(codecs: Sequence[Peer], images: Sequence[EvalImage], path: Path, versions: dict[str, str]) -> Results:
-    """Measure every codec on every picture; finished pairs are kept and the file is rewritten after each new one."""
+    """Measure every codec on every picture; points that are there are kept and the file is rewritten after each curve that gained some."""
     results = open_results(path, codecs, versions)
     total = len(images) * sum(len(codec.qualities) for codec in codecs)
     with tqdm(total=total, unit="point", smoothing=0.05) as progress:
@@ -73,13 +91,8 @@ def run(codecs: Sequence[Peer], images: Sequence[EvalImage], path: Path, version
                 raise ResultsError(f"{path} holds another picture named {image.key}: move it away to measure everything anew")
             for codec in codecs:
                 progress.set_description(f"{image.key} {codec.name}")
-                if _finished(entry.curves.get(codec.name), codec):
-                    progress.update(len(codec.qualities))
-                    continue
-                points = []
-                for quality in codec.qualities:
-                    points.append(measure_point(codec, picture, quality))
-                    progress.update()
-                entry.curves[codec.name] = tuple(points)
-                save(path, results)
+                there = entry.curves.get(codec.name, ())
+                entry.curves[codec.name] = _curve(codec, picture, there, progress)
+                if entry.curves[codec.name] != there:
+                    save(path, results)
     return results

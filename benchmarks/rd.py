@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.store import RESULTS, SCHEMA, Results, ResultsError, load, merge, write_json
 from benchmarks.summary import ANCHOR, OPERATING_QUALITY, RIVAL, CodecSummary, QualityMean, SetSummary, mean, ranges, summarise
+from remac_runtime.files import replacing
 
 SET_TITLES = {"test": "Curiosity, test crops", "frames": "Perseverance frames", "val": "Curiosity, validation crops"}
 PEER_TITLES = {"jpeg420": "JPEG 4:2:0", "jpeg444": "JPEG 4:4:4", "webp": "WebP m6", "jpeg2000": "JPEG 2000", "avif444": "AVIF s4 4:4:4",
@@ -37,6 +38,8 @@ def codec_to_json(codec: CodecSummary, ours: bool) -> dict[str, Any]:
     """One codec of the summary file; ours are also compared with each of the others, and name where JPEG 2000 is smaller."""
     entry: dict[str, Any] = {
         "images_measured": codec.measured,
+        "complete": codec.complete,
+        "covered": _number(codec.covered),
         "bd_rate_mean": _number(codec.bd_rate_mean),
         "bytes_at_jpeg_q85": _number(codec.bytes_at_operating_point),
         "psnr_range_mean": [_number(level) for level in codec.psnr_range],
@@ -71,12 +74,6 @@ def _times(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
-def _complete(summary: SetSummary, name: str) -> bool:
-    """Whether a codec was measured on every picture of the set: means over some of them are not comparable."""
-    codec = summary.codecs.get(name)
-    return codec is not None and len(codec.bd_rate) == summary.images
-
-
 def markdown_table(summaries: Mapping[str, SetSummary], names: Sequence[str]) -> str:
     """BD-rate and bytes at the operating point, a row a codec, two columns a set; "-" where not all pictures were measured."""
     heads = [f"{SET_TITLES.get(name, name)}: BD-rate | bytes at JPEG q{OPERATING_QUALITY}" for name in summaries]
@@ -85,7 +82,7 @@ def markdown_table(summaries: Mapping[str, SetSummary], names: Sequence[str]) ->
         cells = [PEER_TITLES.get(name, name)]
         for summary in summaries.values():
             codec = summary.codecs.get(name)
-            cells += [_percent(codec.bd_rate_mean), _times(codec.bytes_at_operating_point)] if codec and _complete(summary, name) else ["-", "-"]
+            cells += [_percent(codec.bd_rate_mean), _times(codec.bytes_at_operating_point)] if codec and codec.complete else ["-", "-"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -117,7 +114,7 @@ def plot(summaries: Mapping[str, SetSummary], names: Sequence[str], ours: Sequen
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": SVG_SALT, "font.size": 9}):
         figure, panels = pyplot.subplots(1, len(summaries), figsize=PLOT_INCHES, sharey=True, squeeze=False, layout="constrained")
         for panel, (set_name, summary) in zip(panels[0], summaries.items(), strict=True):
-            for name in (name for name in names if _complete(summary, name)):
+            for name in (name for name in names if name in summary.codecs and summary.codecs[name].complete):
                 points = summary.codecs[name].qualities
                 panel.plot([point.bits_per_pixel for point in points], [point.psnr_db for point in points], marker="o", markersize=3,
                            color=f"C{names.index(name)}", linewidth=2.2 if name in ours else 1.0, label=PEER_TITLES.get(name, name))
@@ -128,7 +125,8 @@ def plot(summaries: Mapping[str, SetSummary], names: Sequence[str], ours: Sequen
         panels[0][0].set_ylabel("PSNR of RGB, dB (mean)")
         panels[0][-1].legend(fontsize=8)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="svg", metadata={"Date": None})
+        with replacing(path) as place:
+            figure.savefig(place, format="svg", metadata={"Date": None})
         pyplot.close(figure)
 
 

@@ -48,13 +48,14 @@ SHOWS = {       # what the evaluation pictures show: they may not be printed her
     "frames/m2020_zcam_sol0053": "plain with the helicopter",
 }
 
+ALL_COVERED = 0.995      # of the range of the BD-rates; what is missing then would change no digit
+
 Summary = Mapping[str, Any]
 
 
 def complete(entry: Summary, name: str) -> bool:
-    """Whether a codec was measured on every picture of a set of rd_summary.json: means over some of them are not comparable."""
-    codec = entry["codecs"].get(name)
-    return codec is not None and len(codec["bd_rate"]) == entry["images"]
+    """Whether a codec has a BD-rate on every picture of a set of rd_summary.json."""
+    return name in entry["codecs"] and bool(entry["codecs"][name]["complete"])
 
 
 def measured_sets(sources: Sources) -> Summary:
@@ -91,7 +92,18 @@ def rate_distortion(sources: Sources) -> str:
                       f"bytes at the PSNR of JPEG quality {OPERATING_QUALITY}, the usual setting in flight, as a share of JPEG's. "
                       "Streams are decoded by the newest ground decoder, as `remac decode` does; in the rows of the first decoder by the one that "
                       "the codec was trained with. "
-                      f"{_span(sets)}"])
+                      f"{_coverage(sets)} {_span(sets)}"])
+
+
+def _coverage(sets: Summary) -> str:
+    """Who does not reach all of the PSNRs that the BD-rate averages over: it is taken over the rest then."""
+    short = {name: entry["codecs"].items() for name, entry in sets.items()}
+    parts = []
+    for name, codecs in short.items():
+        partly = [f"{SHORT.get(codec, codec)} {share(fields['covered'])}" for codec, fields in codecs
+                  if codec in SHORT and fields["complete"] and fields["covered"] < ALL_COVERED]
+        parts.append(f"{', '.join(partly) or 'none'} ({SET_TITLES[name]})")
+    return f"Codecs whose lowest quality lies inside that range, so that their BD-rate is taken over a part of it: {'; '.join(parts)}."
 
 
 def plot(sources: Sources) -> str:
@@ -199,11 +211,13 @@ def _named(rates: Summary) -> str:
 
 
 def _behind(sets: Summary) -> Iterator[str]:
-    """Codecs that are ahead of ours in the mean of a set."""
+    """Codecs that are ahead of ours in the mean of a set, by either of the two measures, with both."""
     for name, entry in sets.items():
-        own = entry["codecs"][OURS]["bd_rate_mean"]
-        ahead = [TITLES[peer] for peer in PEER_TITLES if complete(entry, peer) and (entry["codecs"][peer]["bd_rate_mean"] or 0) <= own]
-        yield f"ahead of remac in the mean of {SET_TITLES[name]}: {', '.join(ahead) or 'none'}"
+        own, against = entry["codecs"][OURS]["bd_rate_mean"], entry["codecs"][OURS]["bd_rate_mean_against"]
+        ahead = [f"{TITLES[peer]} ({percent(entry['codecs'][peer]['bd_rate_mean'])}; remac against it {percent(against[peer])})"
+                 for peer in against if peer in PEER_TITLES and complete(entry, peer)
+                 and (entry["codecs"][peer]["bd_rate_mean"] <= own or (against[peer] or 0) > 0)]
+        yield f"on {SET_TITLES[name]} (remac {percent(own)}): {', '.join(ahead) or 'none'}"
 
 
 def limits(sources: Sources) -> str:
@@ -213,7 +227,8 @@ def limits(sources: Sources) -> str:
     total = sum(entry["images"] for entry in sets.values())
     names = f" (BD-rate over the range of both): {_named(costlier)}" if costlier else ""
     lines = [f"- {len(costlier)} of {total} pictures cost more than in {TITLES[RIVAL]}{names}."]
-    lines.append(f"- Other codecs {'; '.join(_behind(sets))}.")
+    lines.append(f"- Other codecs ahead of remac in the mean, by the BD-rate against {TITLES[ANCHOR]} or by that of the pair, "
+                 f"{'; '.join(_behind(sets))}.")
     for name, entry in sets.items():
         lines.append(f"- The five worst against {TITLES[ANCHOR]} on {_title(name, entry)}: {_named(entry['codecs'][OURS]['worst'])}.")
     return "\n".join(lines)

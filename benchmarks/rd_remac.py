@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.datasets import EVALUATION_SETS, FOLDERS, DataMissingError, evaluation_images
-from benchmarks.measure import Peer, Picture, run
+from benchmarks.measure import Peer, Picture, as_rgb, run
 from benchmarks.metrics import psnr_db
-from benchmarks.peers import is_grey
 from benchmarks.store import RESULTS, ResultsError
 from remac_runtime.format import BAND_ROWS
 
@@ -39,18 +38,15 @@ PROBE_QUALITY = 36
 
 
 def encode(picture: Picture, quality: float, keywords: dict[str, Any]) -> bytes:
-    """A stream of remac, of one component where the three planes are equal, as for the peers."""
+    """A stream of remac, of uint8[H,W] or [H,W,3]."""
     import remac_runtime
-    samples = np.ascontiguousarray(picture[..., 0]) if is_grey(picture) else picture
-    return bytes(remac_runtime.encode(samples, quality=int(quality), **keywords))
+    return bytes(remac_runtime.encode(picture, quality=int(quality), **keywords))
 
 
 def decode(coded: bytes, keywords: dict[str, Any]) -> Picture:
     """The picture of a stream, uint8[H,W,3]; a grey one is repeated in the three planes."""
     import remac_runtime
-    samples = np.asarray(remac_runtime.decode(coded, **keywords))
-    planes = samples.reshape(*samples.shape[:2], -1)
-    return np.ascontiguousarray(np.broadcast_to(planes, (*planes.shape[:2], 3)))
+    return as_rgb(np.asarray(remac_runtime.decode(coded, **keywords)))
 
 
 def probe_picture() -> Picture:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import Any
 if not __package__:     # run as a script: its own folder is on the path, the checkout is not
     sys.path[:1] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "runtime")]
 
-from benchmarks.datasets import DataMissingError, data_root
+from benchmarks.datasets import DATA_VARIABLE, DataMissingError, data_root
 from benchmarks.store import RESULTS, ResultsError, write_json
 from remac_runtime.bench import environment as bench_environment
 from remac_runtime.bench import files as bench_files
@@ -26,7 +27,7 @@ from remac_runtime.bench import harness as bench
 from remac_runtime.bench.stats import IDLE_LOAD
 from remac_runtime.boards import unknown
 from remac_runtime.errors import RemacError
-from remac_runtime.model import Model, load_model
+from remac_runtime.model import MODEL_VARIABLE, Model, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "build" / "benchmarks"
@@ -162,17 +163,6 @@ def _command(*arguments: str, into: str | None = None) -> Callable[[Settings], N
     return run
 
 
-def _arm64(settings: Settings) -> None:
-    """`remac bench` on an emulated ARM64 processor with numpy and onnxruntime only."""
-    script, tree = str(ROOT / "benchmarks" / "bench_arm64.sh"), str(ROOT / "build" / "processors" / "arm64")
-    subprocess.run([script, "setup", tree], cwd=ROOT, check=True)
-    subprocess.run([script, "run", tree, "neoverse-n1", "--json", str(settings.results.resolve() / "bench_arm64.json")], cwd=ROOT, check=True)
-
-
-def _arm64_done(settings: Settings) -> bool:
-    return _current(settings.results / "bench_arm64.json", _loaded(settings).network.hash.hex())
-
-
 def _never(settings: Settings) -> bool:
     """These go on by themselves where they were cut off."""
     return False
@@ -187,9 +177,8 @@ PARTS: dict[str, Part] = {
     "stages": Part("each stage of the encode before and after, beside its roofline", "two minutes, idle machine", _of_this_codec("stages.json"),
                    _command("-m", "benchmarks.stages")),
     "boards": Part("remac bench on this machine: calibrates and checks the predictions", "five minutes, idle machine", _boards_done, _boards),
-    "arm64": Part("remac bench on an emulated ARM64 processor", "a minute, needs debootstrap and qemu-user-static", _arm64_done, _arm64),
-    "arm64-instructions": Part("instructions of the encoder on emulated ARM64 processors", "a minute, needs the same", _of_this_codec("arm64.json"),
-                               _command("-m", "benchmarks.arm64_instructions")),
+    "arm64-instructions": Part("instructions of the encoder on emulated ARM64 processors", "a minute, needs debootstrap and qemu-user-static",
+                               _of_this_codec("arm64.json"), _command("-m", "benchmarks.arm64_instructions")),
     "flight": Part("the flight encoder on emulated processors, instructions counted", "minutes, needs cross compilers", _of_this_codec("flight.json"),
                    _command("-m", "benchmarks.flight")),
     "corruption": Part("damaged streams", "a minute", _of_this_codec("corruption.json"), _command("-m", "benchmarks.corruption")),
@@ -202,12 +191,13 @@ PARTS: dict[str, Part] = {
     "rd-bands": Part("the same in bands of 128 rows", "minutes", _never, _command("-m", "benchmarks.rd_remac", "--variant", "bands128")),
     "rd-small": Part("the same of rover-s", "a quarter of an hour", _never,
                      _command("-m", "benchmarks.rd_remac", "--model", "build/rover-s", "--name", "remac-s")),
-    "rd-float": Part("the same before quantisation", "minutes", _never, _command("-m", "benchmarks.rd_float")),
+    "rd-float": Part("the same before quantisation", "minutes", _of_this_codec("float_gap.json"), _command("-m", "benchmarks.rd_float")),
     "rd-peers": Part("rate and quality of the peers", "hours the first time", _never, _command("-m", "benchmarks.rd_peers")),
     "rd": Part("BD-rates", "seconds", _never, _command("-m", "benchmarks.rd", "--codec-results", "benchmarks/results/rd_remac.json")),
     "ground": Part("ground decoders: quality, cost, how far they look", "a quarter of an hour, idle machine", _never,
                    _command("-m", "benchmarks.ground")),
-    "engines": Part("TensorRT engines of the ground decoders, needs tensorrt_rtx", "minutes", _never, _command("-m", "benchmarks.engines")),
+    "engines": Part("TensorRT engines of the ground decoders, needs tensorrt_rtx", "minutes", _of_this_codec("engines.json"),
+                    _command("-m", "benchmarks.engines")),
     "board-figures": Part("pack what `remac boards fit` needs", "seconds", _never, _command("-m", "benchmarks.board_figures")),
 }
 
@@ -240,6 +230,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     settings = Settings(options.model, data_root(options.data), options.results, options.board, options.rounds, options.force)
+    os.environ[DATA_VARIABLE] = str(settings.data.resolve())        # for the parts that are programs of their own
+    if settings.model:
+        os.environ[MODEL_VARIABLE] = str(settings.model.resolve())
     try:
         for name in chosen(options.parts):
             part = PARTS[name]

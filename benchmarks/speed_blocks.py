@@ -121,15 +121,18 @@ def boards(sources: Sources) -> str:
         prediction = fit.predict(board, PROFILE, *FRAME, figures=packed)[0]
         gain = fit.gain(rate, prediction.seconds, *FRAME)
         energy = MISSING if prediction.joules is None else f"{short(prediction.joules)} J"
-        rows.append((f"`{board.id}`", board.name, prediction.runtime, prediction.memory, duration(prediction.seconds), prediction.bound, energy,
-                     *(short(gain.saved_s_per_s[link]) for link in fit.LINKS_BIT_S), prediction.basis))
+        shown = (duration(prediction.seconds), prediction.bound, energy, *(short(gain.saved_s_per_s[link]) for link in fit.LINKS_BIT_S),
+                 prediction.basis)
+        rows.append((f"`{board.id}`", board.name, prediction.runtime, prediction.memory,
+                     *(["-"] * len(shown) if prediction.memory == "no" else shown)))
     gain = fit.gain(rate, 1.0, *FRAME)
     heads = ("board", "", "runtime", "memory", "latency", "bound by", "energy", "saved s/s at 32 kbit/s", "at 2 Mbit/s", "basis")
     return "\n".join([
         f"*Predictions* for {PROFILE}, {FRAME[1]}x{FRAME[0]}, one thread, the fastest runtime that needs no building.", "",
         table(heads, rows, left=3), "",
-        f"Memory: whether the picture is encoded whole or in strips of 64 rows. Energy: the highest power mode over the latency. Saved s/s: seconds "
-        f"of link saved against JPEG of quality 85 for each second of encoding, at equal PSNR (JPEG {rate.jpeg_bits_per_pixel:.2f} bit/pixel, ours "
+        f"Memory: whether the picture is encoded whole, in strips of {fit.STRIP_ROWS} rows (c99: {fit.FLIGHT_STRIP_ROWS}), or not at all. "
+        f"Energy: the highest power mode over the latency. Saved s/s: seconds of link saved against JPEG of quality 85 for each second of encoding, "
+        f"at equal PSNR (JPEG {rate.jpeg_bits_per_pixel:.2f} bit/pixel, ours "
         f"{100 * rate.share_of_jpeg:.0f} % of its bytes, means over {rate.pictures} pictures). A relay pass of {low} to {high} Mbit carries "
         f"{gain.pictures[low]} to {gain.pictures[high]} such pictures, {gain.jpeg_pictures[low]} to {gain.jpeg_pictures[high]} as JPEG. Basis: "
         f"whether the speed was measured on that kind of processor, counted in instructions under emulation, or assumed."])

@@ -10,8 +10,8 @@ import argparse
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,16 +54,6 @@ WAYS: Mapping[str, Way] = {
 }
 
 
-@contextmanager
-def without_extension() -> Iterator[None]:
-    """Within it the NumPy bodies do what the C extension does else."""
-    library, native.library = native.library, None
-    try:
-        yield
-    finally:
-        native.library = library
-
-
 def coded_symbols(encode: Callable[[], object]) -> int:
     """How many symbols an encode codes."""
     counts: list[int] = []
@@ -94,7 +84,7 @@ class Subject:
             return self.encoder.encode(self.picture, self.wanted)
 
     def _bodies(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.way.extension else without_extension()
+        return nullcontext() if self.way.extension else native.switched_off()
 
     def staged(self) -> None:
         clock = bench_stages.StageClock()

@@ -1,6 +1,6 @@
 """What the rate-distortion results say: per set and codec, as frozen dataclasses that the report and the JSON are made from.
 
-Means over pictures leave out those where the value does not exist (curves that do not overlap); `measured` counts the rest.
+A mean over pictures exists where all of them have the value: one over some of them would be compared with others over all.
 """
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from benchmarks.datasets import FOLDERS
-from benchmarks.metrics import RDPoint, bd_rate, bytes_at_psnr
+from benchmarks.metrics import RDPoint, bd_rate, bytes_at_psnr, front
 from benchmarks.store import ImageResults, Results, ResultsError
 
 ANCHOR = "jpeg420"
@@ -40,12 +38,15 @@ class QualityMean:
 class CodecSummary:
     """One codec on one set. Rates are fractions: -0.4 means 40 % fewer bytes than the anchor.
 
-    bd_rate: by picture, against the anchor; against: by other codec, then by picture, each pair over the interval it shares;
+    complete: whether every picture of the set has a BD-rate; covered: the share of the BD-rate's PSNR interval that the codec reaches, mean over
+    the pictures; bd_rate: by picture, against the anchor; against: by other codec, then by picture, each pair over the interval it shares;
     bytes_at_operating_point: bytes at the PSNR of the anchor's quality 85 over the anchor's bytes, mean over the pictures;
-    psnr_range: means over the pictures of the lowest and the highest PSNR in dB. NaN where there is none.
+    psnr_range: means over the pictures of the lowest and the highest PSNR in dB. NaN where one of the pictures has none.
     """
 
     measured: int
+    complete: bool
+    covered: float
     bd_rate_mean: float
     bd_rate: Mapping[str, float]
     against: Mapping[str, Mapping[str, float]]
@@ -81,9 +82,9 @@ class SetSummary:
 
 
 def mean(values: Iterable[float]) -> float:
-    """Mean of the values that are finite; NaN of none."""
-    finite = [value for value in values if math.isfinite(value)]
-    return math.fsum(finite) / len(finite) if finite else math.nan
+    """Mean of the values; NaN of none, and where one of them is not finite."""
+    known = list(values)
+    return math.fsum(known) / len(known) if known and all(map(math.isfinite, known)) else math.nan
 
 
 def bits_per_pixel(point: RDPoint, image: ImageResults) -> float:
@@ -108,11 +109,23 @@ def operating_ratio(name: str, image: ImageResults) -> float:
     raise ResultsError(f"the anchor was not measured at quality {OPERATING_QUALITY}")
 
 
+def _limits(image: ImageResults, qualities: tuple[int, int]) -> tuple[float, float]:
+    """PSNRs in dB of the anchor at two of its qualities; NaN where it was not measured there."""
+    at = {point.quality: point.psnr_db for point in image.curves[ANCHOR]}
+    return at.get(qualities[0], math.nan), at.get(qualities[1], math.nan)
+
+
 def anchor_bd_rate(name: str, image: ImageResults, qualities: tuple[int, int] = ANCHOR_QUALITIES) -> float:
     """BD-rate against the anchor, between the PSNRs of two of its qualities; NaN where it was not measured at them."""
-    anchor = image.curves[ANCHOR]
-    limits = [point.psnr_db for quality in qualities for point in anchor if point.quality == quality]
-    return bd_rate(anchor, image.curves[name], (limits[0], limits[1])) if len(limits) == len(qualities) else math.nan
+    within = _limits(image, qualities)
+    return bd_rate(image.curves[ANCHOR], image.curves[name], within) if all(map(math.isfinite, within)) else math.nan
+
+
+def covered(name: str, image: ImageResults, qualities: tuple[int, int] = ANCHOR_QUALITIES) -> float:
+    """Which share of the interval of `anchor_bd_rate` a codec reaches, 0..1: over the rest its BD-rate says nothing."""
+    low, high = _limits(image, qualities)
+    reached = front(image.curves[name]).psnr_db
+    return max(0.0, min(high, reached[-1]) - max(low, reached[0])) / (high - low) if len(reached) else 0.0
 
 
 def ranges(results: Results) -> dict[str, dict[str, dict[str, float]]]:
@@ -131,13 +144,16 @@ def pairwise(name: str, other: str, images: Mapping[str, ImageResults]) -> dict[
     return {key: bd_rate(image.curves[other], image.curves[name]) for key, image in images.items() if other in image.curves}
 
 
-def summarise_codec(name: str, images: Mapping[str, ImageResults], others: Sequence[str]) -> CodecSummary:
-    """A codec over the pictures it was measured on, which the anchor must have been as well."""
+def summarise_codec(name: str, images: Mapping[str, ImageResults], others: Sequence[str], of: int) -> CodecSummary:
+    """A codec over the pictures it was measured on, which the anchor must have been as well; `of` so many in the set."""
     against_anchor = {key: anchor_bd_rate(name, image) for key, image in images.items()}
     curves = [(image, image.curves[name]) for image in images.values()]
     rates = [bits_per_pixel(point, image) for image, curve in curves for point in curve]
+    measured = sum(map(math.isfinite, against_anchor.values()))
     return CodecSummary(
-        measured=int(np.count_nonzero(np.isfinite(list(against_anchor.values())))),
+        measured=measured,
+        complete=measured == of,
+        covered=mean(covered(name, image) for image in images.values()),
         bd_rate_mean=mean(against_anchor.values()),
         bd_rate=against_anchor,
         against={other: pairwise(name, other, images) for other in others if other not in (name, ANCHOR)},
@@ -154,7 +170,7 @@ def summarise(results: Results, order: Sequence[str] | None = None) -> dict[str,
     for set_name in FOLDERS:
         images = {key: image for key, image in results.images.items() if key.startswith(f"{set_name}/") and ANCHOR in image.curves}
         having = {name: {key: image for key, image in images.items() if name in image.curves} for name in order or results.codecs}
-        codecs = {name: summarise_codec(name, measured, list(having)) for name, measured in having.items() if measured}
+        codecs = {name: summarise_codec(name, measured, list(having), len(images)) for name, measured in having.items() if measured}
         if codecs:
             summaries[set_name] = SetSummary(len(images), codecs)
     if not summaries:

@@ -7,14 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remac.medoids import medoids
+from remac.references import REFERENCE_QUALITY
 from remac_runtime import arithmetic
 from remac_runtime.analysis import Analysed, analyse
 from remac_runtime.backends import Backend
 from remac_runtime.entropy_path import EntropyPath
 from remac_runtime.network import Network
-
-REFERENCE_PIXELS = 256
-BANK_QUALITY = 44
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ def candidate(network: Network, backend: Backend, pixels: NDArray[np.uint8]) -> 
     """Analyse and quantise uint8[256,256,3] as one band without references."""
     analysed = analyse(backend, pixels)
     path = EntropyPath(network, backend, None, None)
-    params = arithmetic.quality_params(network, BANK_QUALITY)
+    params = arithmetic.quality_params(network, REFERENCE_QUALITY)
     planes: list[NDArray[np.uint8]] = []
     path.encode(path.batch([0], analysed.z[None]), analysed.y[None], params, planes)
     return Candidate(analysed, np.concatenate(planes))

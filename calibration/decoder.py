@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from calibration import integer_network
+from remac.checkpoints import read_checkpoint
 from remac.codec import Codec
 from remac.config import DECODERS, PROFILES
 from remac.decoder import RefDecoder
@@ -22,17 +23,19 @@ from remac.integer import set_integer
 from remac.refined import RefinedDecoder, Refinement
 from remac.train_codec import load_weights
 from remac.weights import CODEC_FILE, load_codec, load_decoder, save_decoder
-from remac_runtime.errors import BadNetwork, RemacError
+from remac_runtime.errors import BadNetwork
+from remac_runtime.exits import reported
 from remac_runtime.network import Network, read_network
 
 
 def load_checkpoint(path: Path, profile: str, decoder: str) -> Codec:
     """The codec of a checkpoint of the decoder stage. Raises BadNetwork."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_checkpoint(path)
     codec = Codec(replace(PROFILES[profile], decoder=DECODERS[decoder]))
     foreign = load_weights(codec, state["model"])
     if foreign or state.get("stage") != "decoder":
-        raise BadNetwork(f"{path}: no checkpoint of the decoder stage for {profile} with decoder {decoder} (first foreign tensor: {foreign[:1]})")
+        raise BadNetwork(f"{path}: no checkpoint of the decoder stage for {profile} with decoder {decoder} (first foreign tensor: "
+                         f"{foreign[:1]}): name its own with --profile and --decoder")
     set_integer(codec)
     return codec.eval()
 
@@ -64,7 +67,7 @@ def load_trained(path: Path, folder: Path, profile: str, decoder: str, network: 
 
 def load_refined(path: Path, folder: Path, decoder: str) -> RefinedDecoder:
     """The decoder of a checkpoint of a refinement. Raises BadNetwork."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_checkpoint(path, needed=())
     refinement = Refinement()
     try:
         refinement.load_state_dict(state["average"])
@@ -75,6 +78,7 @@ def load_refined(path: Path, folder: Path, decoder: str) -> RefinedDecoder:
     return RefinedDecoder(DECODERS[decoder], base, refinement)
 
 
+@reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m calibration.decoder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
@@ -82,14 +86,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--decoder", choices=sorted(DECODERS), default="deep")
     parser.add_argument("--out", type=Path, required=True, help="weights folder with the network file")
     options = parser.parse_args(arguments)
-    try:
-        network = read_network(options.out / "network.rmn")
-        decoder = (load_refined(options.checkpoint, options.out, options.decoder) if DECODERS[options.decoder].refines else
-                   load_trained(options.checkpoint, options.out, options.profile, options.decoder, network))
-        path = save_decoder(decoder, options.out, network.hash.hex())
-    except (RemacError, OSError) as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 1
+    network = read_network(options.out / "network.rmn")
+    decoder = (load_refined(options.checkpoint, options.out, options.decoder) if DECODERS[options.decoder].refines else
+               load_trained(options.checkpoint, options.out, options.profile, options.decoder, network))
+    path = save_decoder(decoder, options.out, network.hash.hex())
     print(f"{path}: {path.stat().st_size:,} bytes, for codec {network.hash.hex()}")
     return 0
 

@@ -18,12 +18,16 @@ import torch
 from numpy.typing import NDArray
 
 from calibration import bank, counting, integer_network, tables
+from remac.checkpoints import read_checkpoint
 from remac.codec import Codec
 from remac.config import CODED_FROM, PROFILES
-from remac.data import DataMissing, PatchSampler, data_folder, load_picture, picture_paths
+from remac.data import PatchSampler, data_folder, load_picture, picture_paths
 from remac.integer import set_integer
+from remac.references import REFERENCE_PIXELS
 from remac.weights import CODEC_FILE, save_codec
 from remac_runtime.backends import open_backend
+from remac_runtime.errors import BadNetwork
+from remac_runtime.exits import reported
 from remac_runtime.format import ACCUMULATOR_LIMIT, BAND_ROWS
 from remac_runtime.network import Bank, Network, read_bank, read_network, write_bank, write_network
 
@@ -33,15 +37,15 @@ COUNTED_SIDE = 512             # of each training picture a window of so many pi
 
 
 def load_checkpoint(path: Path, profile: str) -> Codec:
-    """A codec in integer mode from a checkpoint of the stages after float."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    """A codec in integer mode from a checkpoint of the stages after float. Raises BadNetwork."""
+    state = read_checkpoint(path)
     if state.get("stage", "float") == "float":
-        raise SystemExit(f"remac: {path} is a float checkpoint: run the quantised stage first")
+        raise BadNetwork(f"{path} is a float checkpoint: run the quantised stage first")
     codec = Codec(PROFILES[profile])
     try:
         codec.load_state_dict({"rounding": codec.rounding, **state["model"]})      # checkpoints of older runs round to the nearest
     except RuntimeError:
-        raise SystemExit(f"remac: {path} is not of the profile {profile}: name its own with --profile") from None
+        raise BadNetwork(f"{path} is not of the profile {profile}: name its own with --profile") from None
     set_integer(codec)
     codec.eval()
     return codec
@@ -77,7 +81,7 @@ def freeze(codec: Codec, data: Path, out: Path, limit: int | None = None) -> Net
         network, _ = write(codec, folder, provisional, None)
         with open_backend("torch", folder, network, 1) as backend:
             print("coding the candidates of the reference bank", file=sys.stderr)
-            sampler = PatchSampler(picture_paths(data / "train"), bank.REFERENCE_PIXELS, CANDIDATE_SEED, augment=False)
+            sampler = PatchSampler(picture_paths(data / "train"), REFERENCE_PIXELS, CANDIDATE_SEED, augment=False)
             pixels = sampler.batch(min(CANDIDATES, limit or CANDIDATES), 0).permute(0, 2, 3, 1).numpy().astype(np.uint8)
             bank_tensors = bank.bank_tensors([bank.candidate(network, backend, np.ascontiguousarray(p)) for p in pixels], REFERENCES)
             _, provisional_bank = write(codec, folder, provisional, bank_tensors)
@@ -95,6 +99,7 @@ def proof(network: Network) -> dict[str, float]:
     return {name: round(float(layer.bound().max()) / ACCUMULATOR_LIMIT, 4) for name, layer in network.layers.items()}
 
 
+@reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m calibration.freeze", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
@@ -104,11 +109,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--limit", type=int, help="use so many training pictures only (a quick look)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    try:
-        network = freeze(load_checkpoint(options.checkpoint, options.profile), data_folder(options.data), options.out, options.limit)
-    except DataMissing as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 2
+    network = freeze(load_checkpoint(options.checkpoint, options.profile), data_folder(options.data), options.out, options.limit)
     sizes = {name: (options.out / name).stat().st_size for name in ("network.rmn", "bank.rmb", CODEC_FILE)}
     print(json.dumps({"codec_hash": network.hash.hex(), "bytes": sizes, "accumulator_share": proof(network)}, indent=1))
     return 0

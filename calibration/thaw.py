@@ -11,21 +11,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 from calibration.integer_network import shipped_codec
+from remac.checkpoints import write_checkpoint
 from remac.config import RATE
-from remac.train_codec import write_checkpoint
-from remac_runtime.errors import RemacError
+from remac_runtime.exits import reported
 
 
+@reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m calibration.thaw", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, help="folder with network.rmn and codec.safetensors.xz")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    try:
-        codec = shipped_codec(options.weights)
-    except (RemacError, OSError) as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 1
+    codec = shipped_codec(options.weights)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_checkpoint(options.out, "quantised", asdict(RATE), codec.state_dict())
     return 0

@@ -16,6 +16,7 @@ from remac_runtime.network import Bank, Network
 TEMPLATE = SOURCES / "README.md.in"
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "flight.json"
 FRAME = (1600, 1200)      # width and height of the memory map
+STRIP_ROWS = 16           # of a push, in the example and the memory map
 NOT_MEASURED = "Not measured for this network: run `python -m benchmarks.flight`, then generate again."
 _DEFINE = re.compile(r"^#define (REMAC_FLIGHT_\w+)(?:\(([\w, ]+)\))? ((?:.*\\\n)*.*)$", re.MULTILINE)
 _REGION = re.compile(r'X\((\w+), ([^"]+), "([^"]+)"\)')
@@ -90,9 +91,11 @@ def _processors(content: dict[str, Any]) -> str:
 
 
 def _prediction(content: dict[str, Any]) -> str:
-    rows = [(f"{item['name']}", f"{item['clock_mhz']}", f"{item['seconds']:,.0f}", f"{item['cpu_joules']:,.0f}", f"{item['board_joules']:,.0f}")
-            for item in content["prediction"]["boards"]]
-    return table(("processor", "MHz", "seconds", "joules, processor", "joules, board"), rows) + f"\n\n{content['prediction']['assumption']}"
+    boards = content["prediction"]["boards"]
+    modes = list(dict.fromkeys(mode for board in boards for mode in board["joules"]))
+    rows = [(f"{board['name']}", f"{board['clock_mhz']}", f"{board['seconds']:,.0f}",
+             *(f"{board['joules'][mode]:,.0f}" if mode in board["joules"] else "-" for mode in modes)) for board in boards]
+    return table(("processor", "MHz", "seconds", *(f"joules, {mode}" for mode in modes)), rows) + f"\n\n{content['prediction']['assumption']}"
 
 
 def render(network: Network, bank: Bank | None, content: Constants, header: str) -> str:
@@ -103,7 +106,8 @@ def render(network: Network, bank: Bank | None, content: Constants, header: str)
     values = {
         "PROFILE": network.profile, "CODEC": network.hash.hex(), "BANK": f"{len(bank)} entries, {bank.hash.hex()}" if bank else "none",
         "WEIGHT_BYTES": f"{content.weight_bytes:,}", "TABLE_BYTES": f"{content.table_bytes:,}", "BANK_BYTES": f"{content.bank_bytes:,}",
-        "WIDTH": str(FRAME[0]), "HEIGHT": str(FRAME[1]), "BAND_ROWS": str(BAND_ROWS), "WORK_BYTES": f"{work_bytes:,}",
+        "WIDTH": str(FRAME[0]), "HEIGHT": str(FRAME[1]), "BAND_ROWS": str(BAND_ROWS),
+        "BAND_PUSHES": str(BAND_ROWS // STRIP_ROWS), "WORK_BYTES": f"{work_bytes:,}",
         "WORK_MIB": f"{work_bytes / 2 ** 20:.1f}", "KEEP_BYTES": f"{keep_bytes:,}", "KEEP_MIB": f"{keep_bytes / 2 ** 20:.1f}", "MEMORY_MAP": memory,
         "PROCESSORS": _processors(results) if results else NOT_MEASURED, "PREDICTION": _prediction(results) if results else NOT_MEASURED,
         "STACK_BYTES": f"{max(build['stack_bytes'] for build in results['builds']):,}" if results else "not measured",

@@ -1,11 +1,11 @@
 """How an export command ends."""
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import wraps
 from typing import Protocol
 
+from remac_runtime import exits
 from remac_runtime.errors import RemacError
 
 
@@ -16,15 +16,12 @@ class Main(Protocol):
 
 
 def reported(main: Main) -> Main:
-    """`main` with one line on standard error and exit code 1 for what it raises of remac's errors, and for a package that is missing."""
+    """`main` with one line on standard error for what a user can mend (remac_runtime.exits.reported), a package that is missing too."""
+    @exits.reported
     @wraps(main)
     def ended(arguments: Sequence[str] | None = None) -> int:
         try:
             return main(arguments)
-        except RemacError as error:
-            message = str(error)
         except ModuleNotFoundError as error:
-            message = f"{error.name} is not installed: pip install -e '.[export]', or run `make encoder`"
-        print(f"remac: {message}", file=sys.stderr)
-        return 1
+            raise RemacError(f"{error.name} is not installed: pip install -e '.[export]', or run `make encoder`") from None
     return ended

@@ -141,7 +141,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     from export.manifest import refresh_manifest
-    from export.to_tensorrt import Work, build
+    from export.to_tensorrt import Work, build, destination
+    if options.target:
+        destination(options.target)
     exported = export_decoders(options.weights, options.out, options.decoder)
     refresh_manifest(options.out)
     for file, check in exported:

@@ -26,7 +26,6 @@ from remac_runtime.errors import BadNetwork
 from remac_runtime.files import copy
 from remac_runtime.model import ENHANCE_FOLDER
 
-INDEX_FILE = "marsqe.json"      # of the weights folder
 BOUND = 0.05                    # grey levels, before rounding, by which ONNX Runtime may differ from PyTorch
 RELATIVE = 1e-4                 # of the largest value: the same for features and logits
 REFERENCES = (1, 24, 24)        # least, usual and largest dictionary of an engine
@@ -53,6 +52,7 @@ class Exported:
 
 def read_index(weights: Path) -> dict[str, Any]:
     """marsqe.json of a weights folder. Raises BadNetwork."""
+    from remac.marsqe import INDEX_FILE
     path = weights / INDEX_FILE
     try:
         index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -80,16 +80,17 @@ def export_model(model: Any, folder: Path, name: str, version: int, properties: 
 
     from export import to_onnx_float
     from export import to_onnx_marsqe as graphs
+    from remac.marsqe import EncodeReferences, Enhance
 
     exported = []
     for label, post in ((f"{name}@{version}", True), (f"{name}-lite@{version}", False)):
-        module = graphs.Enhance(model, post).eval()
+        module = Enhance(model, post).eval()
         sample, named = graphs.example(model, 128, 256), {**properties, "ground": label}
         path = to_onnx_float.export(module, sample, graphs.ENHANCE, folder / f"{label}.onnx", named)
         cases = [[x.numpy() for x in graphs.example(model, *size, seed=seed)] for seed, size in enumerate(CHECKED_SIZES)]
         check = to_onnx_float.check_against_torch(label, module, path, graphs.ENHANCE.inputs, cases, BOUND)
         exported.append(Exported(path, check, _tile_profile(cases[0]), [dict(zip(graphs.ENHANCE.inputs, case, strict=True)) for case in cases]))
-        encoder = graphs.References(model).eval()
+        encoder = EncodeReferences(model).eval()
         patches, tables = 255 * torch.rand(CHECKED_REFERENCES, 3, 128, 128, generator=torch.Generator().manual_seed(1)), torch.from_numpy(cases[0][1])
         target = folder / f"{label}.references.onnx"
         to_onnx_float.export(encoder, (patches, tables), graphs.REFERENCES, target, properties)
@@ -101,11 +102,12 @@ def export_model(model: Any, folder: Path, name: str, version: int, properties: 
 
 def _tile_profile(case: Sequence[np.ndarray]) -> dict[str, list[tuple[int, ...]]]:
     from export import to_onnx_marsqe as graphs
+    from remac.marsqe import FEATURES
     profile: dict[str, list[tuple[int, ...]]] = {name: [(1, channels, *tile) for tile in TILES] for name, channels in (("picture", 3), ("trust", 1))}
     profile["classes"] = [(1, height // 8, width // 8) for height, width in TILES]
     profile |= {name: [(height * width // 128 ** 2,) for height, width in TILES] for name in ("index", "share")}
     features = dict(zip(graphs.ENHANCE.inputs, case, strict=True))
-    return profile | {name: [(count, *features[name].shape[1:]) for count in REFERENCES] for name in graphs.FEATURES}
+    return profile | {name: [(count, *features[name].shape[1:]) for count in REFERENCES] for name in FEATURES}
 
 
 def _relative(module: Any, feed: Mapping[str, np.ndarray]) -> float:
@@ -153,7 +155,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     from export.manifest import refresh_manifest
-    from export.to_tensorrt import Work, build
+    from export.to_tensorrt import Work, build, destination
+    if options.target:
+        destination(options.target)
     exported = export_all(options.weights, options.out)
     refresh_manifest(options.out)
     for one in exported:

@@ -13,41 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from export.to_onnx_float import Graph
-from remac.marsqe import CELL, CLASS_PIXELS, CLASSES, LEVELS, Bank, MarsQE
+from remac.marsqe import FEATURES, LEVELS, Enhance, MarsQE
+from remac.segmenter import CLASSES
+from remac_runtime.enhance.matching import CELL, CLASS_PIXELS
 
-FEATURES = tuple(f"{kind}{level}" for kind in "cr" for level in range(1, len(LEVELS) + 1))
 SEGMENTER = Graph(("picture",), ("logits",), {"picture": {2: "height", 3: "width"}, "logits": {2: "height_8", 3: "width_8"}})
 REFERENCES = Graph(("patches", "tables"), tuple(f"l{level}" for level in range(1, len(LEVELS) + 1)),
                    {"patches": {0: "references"}, **{f"l{level}": {0: "references"} for level in range(1, len(LEVELS) + 1)}})
-ENHANCE = Graph(("picture", "tables", "trust", "classes", *FEATURES, "index", "share"), ("pixels",), {
+ENHANCE = Graph(Enhance.INPUTS, ("pixels",), {
     **{name: {2: "height", 3: "width"} for name in ("picture", "trust", "pixels")}, "classes": {1: "height_8", 2: "width_8"},
     **{name: {0: "references"} for name in FEATURES}, "index": {0: "cells"}, "share": {0: "cells"}})
-
-
-class References(nn.Module):
-    """`MarsQE.encode_references` with one set of tables for all patches."""
-
-    def __init__(self, model: MarsQE) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, patches: Tensor, tables: Tensor) -> tuple[Tensor, ...]:
-        return self.model.encode_references(patches, tables)
-
-
-class Enhance(nn.Module):
-    """MarsQE, or MarsQE-lite without `post`, from a picture and the encoded dictionary to pixels."""
-
-    def __init__(self, model: MarsQE, post: bool) -> None:
-        super().__init__()
-        self.model, self.post = model, post
-
-    def forward(self, picture: Tensor, tables: Tensor, trust: Tensor, classes: Tensor, *further: Tensor) -> Tensor:
-        *features, index, share = further
-        bank = Bank(tuple(features[:len(LEVELS)]), tuple(features[len(LEVELS):])).taken(index)
-        out = self.model(picture, tables, classes, bank, share, post=self.post)
-        enhanced = out.full if self.post else out.lite
-        return enhanced + (self.model.constrained(enhanced, picture, tables) - enhanced) * trust
 
 
 def example(model: MarsQE, height: int, width: int, references: int = 3, seed: int = 0) -> tuple[Tensor, ...]:

@@ -26,7 +26,7 @@ from onnx import TensorProto
 
 from export import to_half, to_int8
 from export.to_onnx_float import largest_difference, run_onnx
-from remac_runtime.errors import RemacError
+from remac_runtime.errors import BadNetwork, RemacError
 from remac_runtime.files import replacing, write_json
 from remac_runtime.ground_tensorrt import PACKAGES, Sidecar, this_gpu
 
@@ -72,17 +72,30 @@ def package() -> str:
     raise RemacError("building engines needs tensorrt (part of JetPack) or tensorrt_rtx: pip install -e '.[engines]'")
 
 
-def build(work: Work, target: str, precision: str) -> Path:
-    """Build one engine, print its facts, and return its path; for orin the folder to copy to the board. Raises RemacError."""
-    model, kept, difference = prepared(work, precision)
+def destination(target: str) -> tuple[str, str]:
+    """The builder (none for orin) and the architecture of a --target, for a check before anything is exported. Raises RemacError."""
     if target == ORIN:
-        return _for_orin(work, model, precision, difference)
+        return "", ORIN
     builder = package()
-    target = this_gpu() if target == THIS_GPU else target
+    if target == THIS_GPU:
+        try:
+            target = this_gpu()
+        except BadNetwork as error:
+            raise RemacError(f"--target {THIS_GPU}: no GPU can be asked ({str(error).partition(':')[0]}): "
+                             f"name the architecture, one of {', '.join(CAPABILITIES)}") from None
     if builder == "tensorrt_rtx" and target not in CAPABILITIES:
         raise RemacError(f"tensorrt_rtx cannot build for {target}, only for {', '.join(CAPABILITIES)}: install tensorrt on that machine")
     if builder == "tensorrt" and target != this_gpu():
         raise RemacError(f"tensorrt builds for the GPU it runs on, {this_gpu()}, not for {target}: install tensorrt_rtx, or build on that machine")
+    return builder, target
+
+
+def build(work: Work, target: str, precision: str) -> Path:
+    """Build one engine, print its facts, and return its path; for orin the folder to copy to the board. Raises RemacError."""
+    builder, target = destination(target)
+    model, kept, difference = prepared(work, precision)
+    if target == ORIN:
+        return _for_orin(work, model, precision, difference)
     engine = work.onnx.with_name(f"{work.onnx.stem}.{target}.{precision}.engine")
     facts = _in_child(model, engine, {"package": builder, "capability": CAPABILITIES[target] if builder == "tensorrt_rtx" else None,
                                       "profile": {name: [list(shape) for shape in shapes] for name, shapes in work.profile.items()}})

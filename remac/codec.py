@@ -26,7 +26,7 @@ from remac.decoder import RefDecoder
 from remac.entropy import LatentBits
 from remac.layers import IntegerConv, depth_to_space, round_through, space_to_depth
 from remac.quantise import FloatQuantiser, IntegerQuantiser
-from remac_runtime.format import LATENT_OFFSET, PHASES, PIXEL_OFFSET, SCALE_LEVELS
+from remac_runtime.format import LATENT_OFFSET, NEIGHBOURS, PHASES, PIXEL_OFFSET, SCALE_LEVELS
 
 NORM_FLOOR = 0.4                      # spread below which latents are not magnified: noise of coarse steps would swamp them
 
@@ -52,6 +52,8 @@ class Analysed:
 
 def neighbour(t: Tensor, down: int, right: int) -> Tensor:
     """The value `down` rows below and `right` columns to the right of each position, zero outside; float[B,C,h,w] -> the same."""
+    if not down and not right:
+        return t
     h, w = t.shape[-2:]
     padded = F.pad(t, (max(-right, 0), max(right, 0), max(-down, 0), max(down, 0)))
     top, left = max(down, 0), max(right, 0)
@@ -59,14 +61,8 @@ def neighbour(t: Tensor, down: int, right: int) -> Tensor:
 
 
 def context_taps(phase: int, decoded: list[Tensor]) -> list[Tensor]:
-    """The four nearest decoded neighbours of each latent of a phase, from the planes of the earlier phases."""
-    a = decoded[0]
-    if phase == 1:
-        return [a, neighbour(a, 0, 1), neighbour(a, 1, 0), neighbour(a, 1, 1)]
-    b = decoded[1]
-    if phase == 2:
-        return [a, neighbour(a, 0, 1), neighbour(b, -1, 0), b]
-    return [a, neighbour(a, 1, 0), neighbour(b, 0, -1), b]
+    """The nearest decoded neighbours of each latent of a phase, from the planes of the earlier phases: none for phase 0, then four."""
+    return [neighbour(decoded[plane], down, right) for plane, down, right in NEIGHBOURS[phase]]
 
 
 class Analysis(nn.Module):
@@ -258,26 +254,28 @@ class Codec(nn.Module):
             latents = Latents(fold(analysed.y, bands), fold(round_through(z), bands),
                               self.gains(quality).repeat_interleave(bands, 0)[:, :, None, None],
                               reference.repeated(bands) if reference else None)
-            y_hat, bits_y = self.code_latents(latents, noisy)
+            y_hat, bits_y, _ = self.code_latents(latents, noisy)
         texture = (reference.texture, reference.share) if reference else ()
         x_hat = self.decoder(unfold(y_hat, bands), self.knots(quality), self.latent_norm, *texture)
         return Coded(x_hat, bits_y.reshape(-1, bands).sum(1), bits_z)
 
-    def code_latents(self, latents: Latents, noisy: bool) -> tuple[Tensor, Tensor]:
-        """Quantise y phase by phase -> (y_hat in latent units float[B,M,h,w], bits of y [B])."""
+    def code_latents(self, latents: Latents, noisy: bool) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Quantise y phase by phase -> (y_hat in latent units float[B,M,h,w], bits of y [B], the context planes of the phases float[B,M,h/2,w/2])."""
         quantise = (IntegerQuantiser if self.integer else FloatQuantiser)(self, latents.log_gain)
         side = self.entropy.side(latents.z_hat)
         side = torch.cat([side, self.entropy.fetch(latents.z_hat, latents.reference, side)], 1)
         decoded: list[Tensor] = []
+        values: list[Tensor] = []
         planes: list[Tensor] = []
         bits = latents.y.new_zeros(len(latents.y))
         for p, (dy, dx) in enumerate(PHASES):
-            mu, scale = self.entropy.phase(p, side, context_taps(p, decoded) if p else [])
+            mu, scale = self.entropy.phase(p, side, context_taps(p, decoded))
             residual, sigma, y_hat, plane = quantise(latents.y[:, :, dy::2, dx::2], mu, scale, noisy)
             bits = bits + self.bits.of_y(residual, sigma)
-            planes.append(y_hat)
+            values.append(y_hat)
+            planes.append(plane)
             decoded.append(plane[:, :self.config.context])
-        return merge_phases(planes), bits
+        return merge_phases(values), bits, planes
 
 
 def merge_phases(planes: list[Tensor]) -> Tensor:

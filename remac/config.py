@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from remac_runtime.format import QUALITIES
+
 CODED_FROM = 1          # symbols whose scale index is below it are zero and never coded
 PIXEL_UNIT = 128.0      # float mode sees (pixel - PIXEL_OFFSET) / PIXEL_UNIT
 
@@ -60,7 +62,7 @@ class RateConfig:
 
     lambda_low: float = 0.0002
     lambda_high: float = 1.6
-    qualities: int = 64
+    qualities: int = QUALITIES
     gain_knots: int = 8            # learned log-gains per channel, interpolated linearly between
     balance: float = 0.45          # losses are divided by lambda ** balance, so that no quality dominates
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from remac.hardware import with_hardware
+from remac_runtime.errors import RemacError
 
 SUFFIXES = (".png", ".jpg", ".webp")
 HARDWARE_SHARE = 0.15          # of the patches
@@ -22,7 +23,7 @@ DATA_VARIABLE = "REMAC_DATA"
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "mars"
 
 
-class DataMissing(Exception):
+class DataMissing(RemacError):
     """The folder of pictures is not there; the message names the mend."""
 
 
@@ -38,7 +39,7 @@ def picture_paths(folder: Path) -> list[Path]:
     """The pictures of one split, sorted by name. Raises DataMissing when there is none."""
     paths = sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
     if not paths:
-        raise DataMissing(f"no pictures in {folder}")
+        raise DataMissing(f"no pictures in {folder}: docs/data.md tells which there must be")
     return paths
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from remac.data import DataMissing, data_folder, load_picture, picture_paths
-from remac.train_codec import write_checkpoint
+from remac.checkpoints import read_checkpoint, save_checkpoint, write_checkpoint
+from remac.data import data_folder, load_picture, picture_paths
+from remac_runtime.errors import BadInput
+from remac_runtime.exits import reported
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "runs" / "gpu-bundle"
@@ -51,7 +53,7 @@ def pack_pictures(data: Path, out: Path) -> tuple[int, int]:
         if total <= PICTURE_BUDGET:
             break
     else:
-        raise SystemExit(f"remac: the pictures take {total >> 20} MiB even at quality {quality}, more than {PICTURE_BUDGET >> 20}")
+        raise BadInput(f"the pictures take {total >> 20} MiB even at quality {quality}, more than {PICTURE_BUDGET >> 20}: take some out")
     for path, content in coded.items():
         target = out / path.parent.name / f"{path.stem}.webp"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +63,7 @@ def pack_pictures(data: Path, out: Path) -> tuple[int, int]:
 
 def slim(checkpoint: Path, out: Path) -> None:
     """A checkpoint to start from: no optimizer, convolutions in half precision."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = read_checkpoint(checkpoint, needed=("model", "rate"))
     model = {name: value.half() if value.ndim == 4 else value for name, value in state["model"].items()}
     write_checkpoint(out, state.get("stage", "float"), state["rate"], model)
 
@@ -76,10 +78,11 @@ def pack_marsqe(weights: Path, start: Path | None, out: Path) -> None:
     torch.save(load_segmenter(weights).state_dict(), (target / SEGMENTER_FILE).with_suffix(".pt"))
     Image.fromarray(join_dictionary(load_dictionary(weights / DICTIONARY_FILE))).save((target / DICTIONARY_FILE).with_suffix(".png"))
     if start:
-        average = torch.load(start, map_location="cpu", weights_only=True)["average"]
-        torch.save({"average": {name: value.half() for name, value in average.items()}}, out / "start.pt")
+        average = read_checkpoint(start, needed=("average",))["average"]
+        save_checkpoint(out / "start.pt", {"average": {name: value.half() for name, value in average.items()}})
 
 
+@reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m remac.gpu_bundle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
@@ -87,13 +90,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--marsqe", action="store_true", help="for remac.train_marsqe instead of the codec; --start is one of its checkpoints")
     options = parser.parse_args(arguments)
     bundle = BUNDLE.with_name(f"{BUNDLE.name}-marsqe") if options.marsqe else BUNDLE
-    try:
-        data = data_folder(options.data)
-        shutil.rmtree(bundle, ignore_errors=True)
-        quality, total = pack_pictures(data, bundle / "data")
-    except DataMissing as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 2
+    data = data_folder(options.data)
+    shutil.rmtree(bundle, ignore_errors=True)
+    quality, total = pack_pictures(data, bundle / "data")
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "build", "*.egg-info")
     shutil.copytree(ROOT / "remac", bundle / "remac", ignore=ignored)
     shutil.copytree(ROOT / "runtime" / "remac_runtime", bundle / "runtime" / "remac_runtime", ignore=ignored)

@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from remac.config import PIXEL_UNIT
 from remac.decoder import Residual, conv
 from remac.marsqe_modules import FUSINGS, Modulation, NonLocal, Norm, QualityEnhancement, SupervisedAttention, extract_texture, from_cells, to_cells
+from remac_runtime.enhance.matching import CELL
 from remac_runtime.format import PIXEL_OFFSET
 
-CELL = 128                    # S: sides of a reference and of a patch, pixels
 LEVELS = (2, 4, 8)            # pixels per feature of the levels; L = 3
-CLASSES = 4                   # K
-CLASS_PIXELS = 8              # pixels per entry of a class map
+FEATURES = tuple(f"{kind}{level}" for kind in "cr" for level in range(1, len(LEVELS) + 1))     # encoded references: compressed, raw
 DCT_SLACK = 1.0               # what rounding to RGB adds to half a quantisation step, in DCT units
 JPEG_OFFSET = 128.0           # what JPEG takes off its samples before the DCT
 LUMA = (0.299, 0.587, 0.114)
@@ -209,6 +208,34 @@ class MarsQE(nn.Module):
         half = torch.where(step > 0, step / 2 + DCT_SLACK, torch.full_like(step, FREE))
         change = torch.minimum(torch.maximum(now, centre - half), centre + half) - now
         return enhanced + F.conv_transpose2d(change, self.dct, stride=8)
+
+
+class EncodeReferences(nn.Module):
+    """`MarsQE.encode_references` with one set of tables for all patches, as the runtime calls it."""
+
+    def __init__(self, model: MarsQE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, patches: Tensor, tables: Tensor) -> tuple[Tensor, ...]:
+        return self.model.encode_references(patches, tables)
+
+
+class Enhance(nn.Module):
+    """MarsQE, or MarsQE-lite without `post`, from a picture and the encoded dictionary to pixels, as the runtime calls it."""
+
+    INPUTS = ("picture", "tables", "trust", "classes", *FEATURES, "index", "share")
+
+    def __init__(self, model: MarsQE, post: bool) -> None:
+        super().__init__()
+        self.model, self.post = model, post
+
+    def forward(self, picture: Tensor, tables: Tensor, trust: Tensor, classes: Tensor, *further: Tensor) -> Tensor:
+        *features, index, share = further
+        bank = Bank(tuple(features[:len(LEVELS)]), tuple(features[len(LEVELS):])).taken(index)
+        out = self.model(picture, tables, classes, bank, share, post=self.post)
+        enhanced = out.full if self.post else out.lite
+        return enhanced + (self.model.constrained(enhanced, picture, tables) - enhanced) * trust
 
 
 def dct_filters() -> Tensor:

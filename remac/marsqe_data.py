@@ -13,10 +13,9 @@ from torch import Tensor
 from remac.charts import chart, chart_pictures
 from remac.coded import GRID, JPEG, SETTINGS, load_coded, of_other_camera
 from remac.data import PatchSampler, load_picture
-from remac.marsqe import CELL, CLASS_PIXELS
 from remac.matching import jpeg, jpeg_with_tables, match
 from remac.segmenter import Segmenter, cell_classes, class_map
-from remac_runtime.enhance.matching import texture
+from remac_runtime.enhance.matching import CELL, CLASS_PIXELS, texture
 
 CODED_SHARE = 0.5                  # of the patches are of pictures coded beforehand, where there are any
 CHART_SHARE = 0.06                 # of the patches are drawn charts

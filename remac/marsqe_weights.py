@@ -6,46 +6,46 @@ the model with the kinds of compression that it is for, and the dictionary of re
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from remac.checkpoints import read_checkpoint
 from remac.coded import DECODER, SETTINGS
 from remac.marsqe import INDEX_FILE
 from remac.matching import DICTIONARY_FILE
 from remac.packing import packed_model
+from remac.runs import CHECKPOINT_FILE, read_json, read_run
 from remac.segmenter import SEGMENTER_FILE
-from remac.tensors import SUFFIX, save_tensors
-from remac_runtime.files import write_json
+from remac.tensors import SUFFIX, load_tensors, save_tensors
+from remac_runtime.errors import BadInput
+from remac_runtime.exits import reported
+from remac_runtime.files import copy, write_json
 
 COARSE = {"post.": 15}         # 5 bits: what the post-enhancement adds is far below what its roundings could take away
 RECORD_FILE = "dictionary.json"
 WEIGHTS_FILE, VERSION, SCHEMA = f"marsqe{SUFFIX}", 3, 2
 
 
-def stage(run: Path) -> dict[str, Any]:
-    """How far and how long a run went. Raises OSError, KeyError or ValueError for a folder that is no run of MarsQE."""
-    state = torch.load(run / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
-    if state["name"] != "marsqe":
-        raise ValueError(f"{run} trained {state['name']}, not marsqe")
-    config = json.loads((run / "config.json").read_text())
-    return {"command": config["command"], "device": config["device"], "steps": state["step"], "batch": config["train"]["batch"],
-            "patches": state["step"] * config["train"]["batch"], "seconds": round(state["seconds"])}
+def stage(folder: Path) -> dict[str, Any]:
+    """How far and how long a run went. Raises RemacError for a folder that is no run of MarsQE."""
+    run = read_run(folder)
+    if run.config.get("model") != "marsqe":
+        raise BadInput(f"{folder} trained {run.config.get('model', 'a codec')}, not marsqe: name runs of `python -m remac.train_marsqe`")
+    return {"command": run.command, "device": run.device, "steps": run.steps, "batch": run.batch, "patches": run.steps * run.batch,
+            "seconds": round(run.seconds)}
 
 
 def write_model(runs: list[Path], folder: Path, kinds: list[str]) -> dict[str, Any]:
     """The weights file from the last run's checkpoint; returns its entry of the index. Raises what `stage` raises."""
     stages = [stage(run) for run in runs]
-    state = torch.load(runs[-1] / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
+    state = read_checkpoint(runs[-1] / CHECKPOINT_FILE, needed=("average",), mapped=True)
     save_tensors(folder / WEIGHTS_FILE, packed_model(state["average"], COARSE), {"version": str(VERSION), "name": "marsqe"})
     return {"file": WEIGHTS_FILE, "name": "marsqe", "version": VERSION, "decoder": DECODER, "stages": stages,
             "kinds": {kind: [min(SETTINGS[kind]), max(SETTINGS[kind])] for kind in kinds}}
 
 
+@reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m remac.marsqe_weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs of remac.train_marsqe, each started from the one before")
@@ -55,16 +55,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("weights/marsqe"))
     options = parser.parse_args(arguments)
     index_file = options.out / INDEX_FILE
-    try:
-        index: dict[str, Any] = json.loads(index_file.read_text()) if index_file.exists() else {"schema": SCHEMA}
-        index["model"] = write_model(options.runs, options.out, options.kinds)
-        index["dictionary"] = {"file": DICTIONARY_FILE, **json.loads((options.out / RECORD_FILE).read_text())}
-        if options.segmenter:
-            shutil.copyfile(options.segmenter / SEGMENTER_FILE, options.out / SEGMENTER_FILE)
-            index["segmenter"] = {"file": SEGMENTER_FILE}
-    except (OSError, KeyError, ValueError) as error:
-        print(f"remac: cannot write {options.out}: {error}", file=sys.stderr)
-        return 1
+    # all that may be missing is read before anything is replaced
+    index: dict[str, Any] = read_json(index_file) if index_file.exists() else {"schema": SCHEMA}
+    index["dictionary"] = {"file": DICTIONARY_FILE, **read_json(options.out / RECORD_FILE)}
+    if options.segmenter:
+        load_tensors(options.segmenter / SEGMENTER_FILE)
+        index["segmenter"] = {"file": SEGMENTER_FILE}
+    index["model"] = write_model(options.runs, options.out, options.kinds)
+    if options.segmenter:
+        copy(options.segmenter / SEGMENTER_FILE, options.out / SEGMENTER_FILE)
     write_json(index_file, index)
     return 0
 

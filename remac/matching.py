@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from remac.medoids import medoids
-from remac_runtime.enhance.matching import CELL, REFERENCES, cut_dictionary, join_dictionary, nearest_reference, texture
+from remac_runtime.enhance.enhancer import DICTIONARY_FILE
+from remac_runtime.enhance.matching import CELL, CLASS_NAMES, REFERENCES, cut_dictionary, join_dictionary, nearest_reference, texture
+from remac_runtime.exits import reported
 from remac_runtime.files import write_json
 
-DICTIONARY_FILE = "dictionary.rmc"
 DICTIONARY_QUALITY = 63
 PURE = 0.9                     # share of a candidate patch that must be of its class
 
@@ -73,7 +74,7 @@ def candidates(data: Path) -> list[Candidate]:
         picture, labels = load_picture(path), load_labels(label_path)
         for top in range(0, picture.shape[0] - CELL + 1, CELL):
             for left in range(0, picture.shape[1] - CELL + 1, CELL):
-                counts = np.bincount(labels[top:top + CELL, left:left + CELL].reshape(-1), minlength=256)[:4]
+                counts = np.bincount(labels[top:top + CELL, left:left + CELL].reshape(-1), minlength=256)[:len(CLASS_NAMES)]
                 if counts.max() >= PURE * CELL * CELL:
                     found.append(Candidate(path.name, top, left, int(counts.argmax()), picture[top:top + CELL, left:left + CELL]))
     return found
@@ -82,7 +83,7 @@ def candidates(data: Path) -> list[Candidate]:
 def select(found: list[Candidate]) -> list[Candidate]:
     """N patches per class: medoids of the LBP descriptors (distances of their square roots), so that they cover the class's textures."""
     chosen = []
-    for kind in range(4):
+    for kind in range(len(CLASS_NAMES)):
         of_class = [c for c in found if c.kind == kind]
         of_class = of_class[::max(1, len(of_class) // 300)]
         descriptors = np.stack([np.round(np.sqrt(texture(c.pixels)) * 4096).astype(np.int64) for c in of_class])
@@ -116,6 +117,7 @@ def read_sources(data: Path, sources: list[list[Any]]) -> NDArray[np.uint8]:
     return np.stack([load_picture(data / "train" / name)[top:top + CELL, left:left + CELL] for name, top, left in sources])
 
 
+@reported
 def main(arguments: list[str]) -> int:
     """Choose the dictionary (or keep the recorded choice) and code it with the present codec."""
     from remac.data import data_folder
@@ -129,7 +131,7 @@ def main(arguments: list[str]) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.choose or not record.exists():
         sources = [[c.file, c.top, c.left] for c in select(candidates(data))]
-        content = {"classes": ["sand", "soil", "rock", "sky"], "count": REFERENCES, "patch": CELL, "sources": sources}
+        content = {"classes": list(CLASS_NAMES), "count": REFERENCES, "patch": CELL, "sources": sources}
         write_json(record, content)
     sources = json.loads(record.read_text())["sources"]
     code_dictionary(join_dictionary(read_sources(data, sources)), options.out / DICTIONARY_FILE)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from remac.codec import Analysed, Codec, References, context_taps, merge_phases
-from remac.quantise import IntegerQuantiser
+from remac.codec import Analysed, Codec, Latents, References, merge_phases
 from remac_runtime.format import LATENT_OFFSET, PHASES
 
+REFERENCE_PIXELS = 256          # sides of a reference, in the bank too
 REFERENCE_QUALITY = 44
 
 
@@ -38,16 +38,9 @@ def code_pool(codec: Codec, patches: Tensor) -> ReferencePool:
     analysed = codec.analysis(patches)
     z = torch.round(analysed.z.clamp(-LATENT_OFFSET, LATENT_OFFSET - 1))
     log_gain = codec.gains(torch.full((len(patches),), REFERENCE_QUALITY, device=patches.device))[:, :, None, None]
-    quantise = IntegerQuantiser(codec, log_gain)
-    side = codec.entropy.side(z)
-    side = torch.cat([side, codec.entropy.fetch(z, None, side)], 1)
-    planes: list[Tensor] = []
-    for p, (dy, dx) in enumerate(PHASES):
-        mu, scale = codec.entropy.phase(p, side, context_taps(p, [plane[:, :codec.config.context] for plane in planes]) if p else [])
-        planes.append(quantise(analysed.y[:, :, dy::2, dx::2], mu, scale, False)[3])
+    planes = torch.cat(codec.code_latents(Latents(analysed.y, z, log_gain, None), noisy=False)[2], 1)
     codec.train(training)
-    return ReferencePool(torch.cat(planes, 1), z, latents_of(codec, torch.cat(planes, 1)),
-                         analysed.shallow.mean((2, 3)), analysed.deep.mean((2, 3)))
+    return ReferencePool(planes, z, latents_of(codec, planes), analysed.shallow.mean((2, 3)), analysed.deep.mean((2, 3)))
 
 
 def latents_of(codec: Codec, planes: Tensor) -> Tensor:

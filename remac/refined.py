@@ -4,16 +4,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from remac.config import PIXEL_UNIT, RATE, DecoderConfig
 from remac.decoder import RefDecoder
-from remac.marsqe import FULL, MainNetwork
+from remac.marsqe import FULL, MainNetwork, conditions
+from remac_runtime.enhance.input import stream_tables
 from remac_runtime.format import PIXEL_OFFSET
 
 PREFIX = "refinement."          # of its tensors within the decoder
 MAIN = "main."                  # of the same network's within MarsQE
+# Of the least and the greatest quality, float[2,4]; in between they are affine, since the steps of a stream's tables are geometric.
+STREAM_CONDITIONS = conditions(torch.from_numpy(np.stack([stream_tables(0), stream_tables(RATE.qualities - 1)])))
 
 
 class Refinement(nn.Module):
@@ -37,8 +41,8 @@ class Refinement(nn.Module):
 
 def stream_conditions(quality: Tensor) -> Tensor:
     """`conditions` of the flat tables that stand for a stream (remac_runtime.enhance.input.stream_tables), float[B] -> float[B,4]."""
-    luma = 8 - quality / 10.5 - 5.5
-    return torch.stack([luma, luma + 2, luma, luma + 2], 1)
+    first, last = STREAM_CONDITIONS.to(quality.device)
+    return first + (last - first) * quality[:, None] / (RATE.qualities - 1)
 
 
 class RefinedDecoder(nn.Module):

@@ -12,12 +12,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from remac.checkpoints import read_checkpoint, write_checkpoint
 from remac.codec import Codec
 from remac.config import DECODERS, PROFILES, CodecConfig
-from remac.train_codec import load_weights, write_checkpoint
+from remac.train_codec import load_weights
+from remac_runtime.errors import BadNetwork
+from remac_runtime.exits import reported
 
 PREFIX = "decoder."
 
@@ -25,18 +27,17 @@ PREFIX = "decoder."
 def regrow(config: CodecConfig, grown: dict[str, Tensor], former: dict[str, Tensor], codec: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of `config` (a codec with the deeper decoder): those of `grown`, which grew out of `former`, made to follow `codec`.
 
-    Raises ValueError for tensors that do not belong together.
+    Raises BadNetwork for tensors that do not belong together.
     """
     model = Codec(config)
-    try:
-        foreign = load_weights(model, grown)
-    except RuntimeError:
-        raise ValueError(f"the checkpoint is not of the profile {config.name}: name its own with --profile") from None
+    foreign = load_weights(model, grown)
+    if foreign:
+        raise BadNetwork(f"the checkpoint is not of the profile {config.name} (first foreign tensor: {foreign[0]}): name its own with --profile")
     trunk = {PREFIX + name for name in model.decoder.trunk_state()}
     state = model.state_dict()
-    foreign += [name for name, value in codec.items() if name not in former or former[name].shape != value.shape]
+    foreign = [name for name, value in codec.items() if name not in former or former[name].shape != value.shape]
     if foreign:
-        raise ValueError(f"the checkpoints are not of one codec (first foreign tensor: {foreign[0]})")
+        raise BadNetwork(f"the checkpoints are not of one codec (first foreign tensor: {foreign[0]}): name those that followed each other")
     for name, value in codec.items():
         if not name.startswith(PREFIX) or name in trunk:
             state[name] = value
@@ -45,6 +46,7 @@ def regrow(config: CodecConfig, grown: dict[str, Tensor], former: dict[str, Tens
     return state
 
 
+@reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m remac.regrow", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="of the decoder stage, on the former codec")
@@ -55,14 +57,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     config = replace(PROFILES[options.profile], decoder=DECODERS[options.decoder])
-    try:
-        grown, former, codec = (torch.load(path, map_location="cpu", weights_only=True) for path in
-                                (options.checkpoint, options.former, options.codec))
-        stage, rate, tensors = codec["stage"], codec["rate"], regrow(config, grown["model"], former["model"], codec["model"])
-    except (OSError, KeyError, ValueError) as error:
-        print(f"remac: cannot regrow {options.checkpoint}: {error}", file=sys.stderr)
-        return 1
-    write_checkpoint(options.out, stage, rate, tensors)
+    grown, former = (read_checkpoint(path)["model"] for path in (options.checkpoint, options.former))
+    codec = read_checkpoint(options.codec, needed=("model", "stage", "rate"))
+    write_checkpoint(options.out, codec["stage"], codec["rate"], regrow(config, grown, former, codec["model"]))
     return 0
 
 

@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from remac.checkpoints import read_checkpoint
 from remac.decoder import conv
-from remac.marsqe import CLASSES
+from remac_runtime.enhance.enhancer import WINDOW
+from remac_runtime.enhance.matching import CLASS_NAMES
 from remac_runtime.format import PIXEL_OFFSET
 
-CLASS_NAMES = ("sand", "soil", "rock", "sky")
+CLASSES = len(CLASS_NAMES)
 IGNORED = 255
 MULTIPLE = 64                 # the sides of what goes in
-WINDOW = 1024                 # sides of the windows that a large picture is cut into, pixels
 WIDTH, HEADS, DEPTH, STEM = 128, 4, 4, 64
 SEGMENTER_FILE = "segmenter.safetensors.xz"
 
@@ -101,7 +102,7 @@ def load_segmenter(folder: Path) -> Segmenter:
         from remac.tensors import load_tensors
         tensors = unpacked(load_tensors(path)[0])
     else:
-        tensors = torch.load(path.with_suffix(".pt"), map_location="cpu", weights_only=True)
+        tensors = read_checkpoint(path.with_suffix(".pt"), needed=())
     model = Segmenter()
     model.load_state_dict(tensors)
     return model.eval()

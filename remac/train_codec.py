@@ -1,34 +1,36 @@
 """Train the REMAC codec: `python -m remac.train_codec --help`.
 
-A run is a folder: config.json, checkpoint.pt (written atomically, resumes to the exact step), log.jsonl and curves.svg. Patches and noise are
-functions of (seed, step, process), so a stopped run continues as if it had never stopped.
+A run is a folder: config.json, checkpoint.pt (written atomically, resumes to the exact step) and log.jsonl. Patches and noise are functions of
+(seed, step, process), so a stopped run continues as if it had never stopped. An interrupt (Ctrl-C, SIGTERM) writes the checkpoint of the last step.
 """
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import os
-import signal
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from remac.checkpoints import read_checkpoint, write_checkpoint
 from remac.codec import Analysed, Codec, References
 from remac.config import DECODERS, FOCUS, PIXEL_UNIT, PROFILES, RATE, STAGES, TRAINED_BAND_ROWS, CodecConfig, RateConfig, TrainConfig
-from remac.data import DataMissing, PatchSampler, data_folder, load_picture, picture_paths
+from remac.data import PatchSampler, data_folder, load_picture, picture_paths
 from remac.integer import activation_ranges, prepare, set_integer
 from remac.layers import space_to_depth
 from remac.quantise import dead_zone_rounding
-from remac.references import ReferencePool, code_pool
-from remac_runtime.files import replacing, write_json
+from remac.references import REFERENCE_PIXELS, ReferencePool, code_pool
+from remac.runs import CHECKPOINT_FILE, begin, open_log
+from remac_runtime.errors import BadNetwork
+from remac_runtime.exits import interrupt_at_end, interrupted_by_terminate, reported
 from remac_runtime.format import PIXEL_OFFSET
 
 EVALUATED_QUALITIES = (8, 24, 40, 56)
@@ -88,11 +90,17 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def load_weights(model: Codec, state: dict[str, Tensor]) -> list[str]:
-    """Load a checkpoint's tensors; returns names that do not belong. What a deeper decoder has besides keeps its start, which adds nothing."""
+    """Load a checkpoint's tensors; returns names that do not belong. What a deeper decoder has besides keeps its start, which adds nothing.
+
+    Tensors of other shapes do not belong either; where there are any, nothing is loaded.
+    """
     value = "decoder.texture.value."
     ours = model.state_dict()
     grown = {name: torch.cat([tensor, ours[name][len(tensor):]]) if name.startswith(value) and len(tensor) < len(ours[name]) else tensor
              for name, tensor in state.items()}
+    misshapen = [name for name, tensor in grown.items() if name in ours and tensor.shape != ours[name].shape]
+    if misshapen:
+        return misshapen
     missing, unexpected = model.load_state_dict(grown, strict=False)
     later = (*LATER_TENSORS, *DEEPER_TENSORS)
     return [name for name in missing if not name.startswith(later)] + [name for name in unexpected if not name.startswith(LATER_TENSORS)]
@@ -106,12 +114,6 @@ def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
     flat /= processes
     for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
-
-
-def write_checkpoint(path: Path, stage: str, rate: dict[str, Any], model: dict[str, Tensor], **progress: Any) -> None:
-    """Write what --start takes: `model` as `stage` left it, and the scale of qualities that it was trained for; with `progress` a run resumes."""
-    with replacing(path) as temporary:
-        torch.save({"stage": stage, "rate": rate, "model": model, **progress}, temporary)
 
 
 def autocast(device: str) -> Any:
@@ -143,11 +145,12 @@ class Trainer:
         self.run, self.rank = run, rank
         torch.manual_seed(run.train.seed)
         self.sampler = PatchSampler(picture_paths(run.data / "train"), run.train.patch, run.train.seed)
-        self.checkpoint = run.folder / "checkpoint.pt"
+        self.checkpoint = run.folder / CHECKPOINT_FILE
+        resumed = read_checkpoint(self.checkpoint, run.device, ("model", "rate", "optimizer", "step")) if self.checkpoint.exists() else None
         self.model = Codec(run.codec).to(run.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.pool: ReferencePool | None = None
-        self._load()
+        self._load(resumed)
         trained = self.model.decoder if run.train.stage == "decoder" else self.model
         self.model.requires_grad_(trained is self.model)
         trained.requires_grad_(True)
@@ -156,37 +159,40 @@ class Trainer:
         self.parameters = [p for p in trained.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, run.train.learning_rate, (0.9, run.train.second_moment), fused=True)
         self.step, self.seconds, self.skipped = 0, 0.0, 0
-        if self.checkpoint.exists():
-            self._resume()
+        if resumed:
+            self.optimizer.load_state_dict(resumed["optimizer"])
+            self.step, self.seconds, self.skipped = resumed["step"], resumed["seconds"], resumed.get("skipped", 0)
         self.pictures = calibration_pictures(run.data) if rank == 0 else []
 
-    def _load(self) -> None:
+    def _load(self, resumed: dict[str, Any] | None) -> None:
         """Weights to begin with: the run's own, those of --start, or the PCA; and whatever the stage needs besides."""
-        source = self.checkpoint if self.checkpoint.exists() else self.run.start
+        source = self.checkpoint if resumed else self.run.start
         if source is None:
             blocks = space_to_depth((self.sampler.batch(96, 0) - PIXEL_OFFSET) / PIXEL_UNIT, 16)
             self.model.start_from_pca(blocks.permute(0, 2, 3, 1).reshape(-1, 768).to(self.run.device))
             return
-        state = torch.load(source, map_location=self.run.device, weights_only=True)
+        state = resumed or read_checkpoint(source, self.run.device, ("model", "rate"))
         foreign = load_weights(self.model, state["model"])
         if foreign:
-            raise SystemExit(f"remac: {source} is not of this profile (first foreign tensor: {foreign[0]})")
+            raise BadNetwork(f"{source}: not of profile {self.run.codec.name} with this decoder (first foreign tensor: {foreign[0]}): "
+                             "name its own with --profile and --decoder")
         rate = RateConfig(**state["rate"])
         if rate != RATE:
             self.model.regrid(rate)
-        if self.run.train.stage == "float":
-            return
-        if state.get("stage", "float") == "float":
+        if self.run.train.stage != "float":
+            self._go_integer(state.get("stage", "float"), resumed)
+
+    def _go_integer(self, stage: str, resumed: dict[str, Any] | None) -> None:
+        """The rover side in integers, from the weights of a stage, and the references. Those of a resumed run are its first weights': kept."""
+        if stage == "float":
             prepare(self.model, activation_ranges(self.model, calibration_pictures(self.run.data)))
         set_integer(self.model)
         self.model.rounding.copy_(dead_zone_rounding(self.run.train.least_rounding))
-        patches = PatchSampler(picture_paths(self.run.data / "train"), 256, REFERENCE_SEED, augment=False).batch(POOL_PATCHES, 0)
+        if resumed and "pool" in resumed:
+            self.pool = ReferencePool(**resumed["pool"])
+            return
+        patches = PatchSampler(picture_paths(self.run.data / "train"), REFERENCE_PIXELS, REFERENCE_SEED, augment=False).batch(POOL_PATCHES, 0)
         self.pool = code_pool(self.model, patches.to(self.run.device))
-
-    def _resume(self) -> None:
-        state = torch.load(self.checkpoint, map_location=self.run.device, weights_only=True)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
 
     def _choose(self, analysed: Analysed) -> References:
         assert self.pool is not None
@@ -195,7 +201,7 @@ class Trainer:
 
     def save(self) -> None:
         write_checkpoint(self.checkpoint, self.run.train.stage, asdict(RATE), self.model.state_dict(), optimizer=self.optimizer.state_dict(),
-                         step=self.step, seconds=self.seconds)
+                         step=self.step, seconds=self.seconds, skipped=self.skipped, **({"pool": vars(self.pool)} if self.pool else {}))
 
     def one_step(self) -> dict[str, float]:
         config, device = self.run.train, self.run.device
@@ -228,26 +234,38 @@ class Trainer:
                 "psnr": (10 * torch.log10(255 ** 2 / mse)).mean().item(), "norm": norm.item()}
 
     def train(self, progress: Any) -> None:
-        log = (self.run.folder / "log.jsonl").open("a") if self.rank == 0 else None
-        sums: dict[str, float] = {}
-        while self.step < self.run.train.steps:
-            begun = time.monotonic()
-            values = self.one_step()
-            self.seconds += time.monotonic() - begun
-            if log is None:
-                continue
-            sums = {key: sums.get(key, 0.0) + value for key, value in values.items()}
-            if self.step % LOG_EVERY == 0:
-                record: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 1), **{k: v / LOG_EVERY for k, v in sums.items()}}
-                sums = {}
-                progress(self.step, record)
-                log.write(json.dumps(record) + "\n")
-                log.flush()
-            if self.step % EVALUATE_EVERY == 0 or self.step == self.run.train.steps:
-                log.write(json.dumps({"step": self.step, "evaluation": evaluate(self.model, self.pictures, self.run.device)}) + "\n")
-                log.flush()
-            if self.step % CHECKPOINT_EVERY == 0 or self.step == self.run.train.steps:
-                self.save()
+        """All steps that are left. An interrupt waits for the end of its step and writes the checkpoint."""
+        log = open_log(self.run.folder, self.step) if self.rank == 0 else None
+        sums: dict[str, list[float]] = {}
+        try:
+            while self.step < self.run.train.steps:
+                with interrupt_at_end():
+                    begun = time.monotonic()
+                    values = self.one_step()
+                    self.seconds += time.monotonic() - begun
+                if log is not None:
+                    self._record(values, sums, log, progress)
+        except KeyboardInterrupt:
+            if self.rank == 0:
+                with interrupt_at_end():
+                    self.save()
+            raise
+
+    def _record(self, values: dict[str, float], sums: dict[str, list[float]], log: TextIO, progress: Any) -> None:
+        """Whatever is due after a step: a line of the log (means of `sums`, which are then emptied), an evaluation, a checkpoint."""
+        for key, value in values.items():
+            sums.setdefault(key, []).append(value)
+        last = self.step == self.run.train.steps
+        if self.step % LOG_EVERY == 0:
+            record: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 1), **{k: sum(v) / len(v) for k, v in sums.items()}}
+            sums.clear()
+            progress(self.step, record)
+            log.write(json.dumps(record) + "\n")
+        if self.step % EVALUATE_EVERY == 0 or last:
+            log.write(json.dumps({"step": self.step, "evaluation": evaluate(self.model, self.pictures, self.run.device)}) + "\n")
+        log.flush()
+        if self.step % CHECKPOINT_EVERY == 0 or last:
+            self.save()
 
 
 def calibration_pictures(data: Path) -> list[Tensor]:
@@ -279,16 +297,35 @@ def _worker(rank: int, run: Run, rendezvous: str) -> None:
     torch.set_num_threads(1 if run.device == "cpu" else torch.get_num_threads())
     if run.processes > 1:
         dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=run.processes)
-    with contextlib.suppress(KeyboardInterrupt):
-        Trainer(run, rank).train(show_progress(run.train.steps, ("step", "seconds", "bpp_z", "norm")) if rank == 0 else None)
-    if run.processes > 1:
-        dist.destroy_process_group()
+    try:
+        with interrupted_by_terminate():
+            Trainer(run, rank).train(show_progress(run.train.steps, ("step", "seconds", "bpp_z", "norm")) if rank == 0 else None)
+    finally:
+        if run.processes > 1:
+            dist.destroy_process_group()
 
 
-def setting(text: str, parser: argparse.ArgumentParser) -> tuple[str, float]:
-    """FIELD=NUMBER as (field, number)."""
+def _spawn(run: Run, rendezvous: str) -> None:
+    """All processes of a run. SIGTERM reaches this one alone, so it passes the interrupt on: first to the one that writes the checkpoint."""
+    workers = torch.multiprocessing.spawn(_worker, (run, rendezvous), nprocs=run.processes, join=False, daemon=True)
+    assert workers is not None
+    try:
+        while not workers.join():
+            pass
+    except KeyboardInterrupt:
+        for process in workers.processes:
+            process.terminate()
+            process.join()
+        raise
+    finally:
+        Path(rendezvous).unlink(missing_ok=True)
+
+
+def setting(text: str, parser: argparse.ArgumentParser, unused: Collection[str] = ()) -> tuple[str, float]:
+    """FIELD=NUMBER as (field, number); fields of TrainConfig that a command does not use are `unused`."""
     name, _, value = text.partition("=")
-    numbers = {field.name: {"int": int, "float": float}[str(field.type)] for field in fields(TrainConfig) if field.type != "str"}
+    numbers = {field.name: {"int": int, "float": float}[str(field.type)] for field in fields(TrainConfig)
+               if field.type != "str" and field.name not in unused}
     try:
         if name in numbers:
             return name, numbers[name](value)
@@ -322,20 +359,16 @@ def parse(arguments: list[str]) -> Run:
                options.device, options.start)
 
 
+@reported
 def main(arguments: list[str]) -> int:
-    try:
-        run = parse(arguments)
-    except DataMissing as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 2
-    run.folder.mkdir(parents=True, exist_ok=True)
-    config = {"codec": asdict(run.codec), "train": asdict(run.train), "rate": asdict(RATE), "processes": run.processes, "device": run.device,
-              "command": " ".join(["python -m remac.train_codec", *arguments])}
-    write_json(run.folder / "config.json", config)
+    run = parse(arguments)
+    begin(run.folder, {"codec": asdict(run.codec), "train": asdict(run.train), "rate": asdict(RATE), "processes": run.processes, "device": run.device,
+                       "command": " ".join(["python -m remac.train_codec", *arguments])})
+    if run.start:
+        read_checkpoint(run.start, mapped=True)      # here, where an error is one line: that of a worker is a traceback
     rendezvous = str((run.folder / f"rendezvous.{os.getpid()}").resolve())
     if run.processes > 1:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))      # an exit takes daemons along, a kill would leave them behind
-        torch.multiprocessing.spawn(_worker, (run, rendezvous), nprocs=run.processes, daemon=True)
+        _spawn(run, rendezvous)
     else:
         _worker(0, run, rendezvous)
     return 0

@@ -1,35 +1,40 @@
 """Train MarsQE, its baselines AR-CNN and DnCNN, or the refinement of the ground decoder: `python -m remac.train_marsqe --help`.
 
 A run is a folder: config.json, checkpoint.pt (written atomically, resumes to the exact step) and log.jsonl. Everything random is a function of
-(seed, step). MarsQE learns its networks in parts of one run: the main network without references, then with them, then with the post-enhancement.
+(seed, step). An interrupt (Ctrl-C, SIGTERM) writes the checkpoint of the last step. MarsQE learns its networks in parts of one run: the main network
+without references, then with them, then with the post-enhancement.
 """
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from remac.baselines import BASELINES
+from remac.checkpoints import read_checkpoint, save_checkpoint
 from remac.coded import CODED, SETTINGS
 from remac.config import TrainConfig
-from remac.data import DataMissing, data_folder, load_picture, other_camera, picture_paths
-from remac.marsqe import CELL, FULL, Bank, Enhanced, MarsQE, conditions, loss_of
+from remac.data import data_folder, load_picture, other_camera, picture_paths
+from remac.marsqe import FULL, Bank, Enhanced, MarsQE, conditions, loss_of
 from remac.marsqe_data import CODED_SHARE, Batch, CompressedPatches, Dictionary, to_tensor
 from remac.matching import DICTIONARY_FILE, jpeg, load_dictionary
 from remac.muon import Muon
 from remac.refined import Refinement
+from remac.runs import CHECKPOINT_FILE, begin, open_log, read_json
 from remac.segmenter import load_segmenter
 from remac.train_codec import autocast, learning_rate, setting, show_progress
-from remac_runtime.files import replacing, write_json
+from remac_runtime.enhance.matching import CELL
+from remac_runtime.errors import BadNetwork
+from remac_runtime.exits import interrupt_at_end, reported
 
 ADDED = "marsqe-added"         # MarsQE-lite with a sum instead of TFM
 REFINEMENT = "refinement"      # of the ground decoder; learns from pictures coded beforehand alone
@@ -37,6 +42,8 @@ MODELS = ("marsqe", "marsqe-lite", ADDED, REFINEMENT, *BASELINES)
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "marsqe"
 CHECKPOINT_EVERY, EVALUATE_EVERY, LOG_EVERY = 100, 250, 10
 VALIDATED = (30, 256)          # quality and side of the validation crops
+MADE_BY_FILE = "made_by.json"  # in a folder of pictures coded beforehand: the codec and the ground decoder that made them
+UNUSED = ("patch", "noisy", "spike", "skips", "least_rounding", "unreferenced", "relative", "focus")    # of TrainConfig: what the codec alone has
 AVERAGING = 0.998              # of the weights that are evaluated and shipped, once warm
 EXAMPLES = """examples:
   python -m remac.train_marsqe --out runs/marsqe
@@ -136,19 +143,27 @@ class Trainer:
         self.optimizers = optimizers(self.model, run)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.step, self.seconds = 0, 0.0
-        self.checkpoint = run.folder / "checkpoint.pt"
+        self.checkpoint, self.coded_by = run.folder / CHECKPOINT_FILE, coded_by(run.coded)
         if self.checkpoint.exists():
-            self._resume(torch.load(self.checkpoint, map_location=run.device, weights_only=True))
+            self._resume(read_checkpoint(self.checkpoint, run.device, ("model", "optimizers", "average", "step", "seconds")))
         elif run.start:
-            state = torch.load(run.start, map_location=run.device, weights_only=True)
-            if isinstance(self.model, Refinement) and state["name"] != REFINEMENT:
-                self.model.start_from(state["average"])
-            else:
-                self.model.load_state_dict(state["average"])
-            self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self._start(run.start)
         self.pictures = {} if run.model == REFINEMENT else validation_crops(run.data)
         steps = range(self.step, config.steps)
         self.batches = iter(torch.utils.data.DataLoader(Steps(self.data, run), batch_size=None, sampler=steps, num_workers=run.workers))
+
+    def _start(self, path: Path) -> None:
+        """Begin with the averaged weights of another run. Raises BadNetwork."""
+        state = read_checkpoint(path, self.run.device, ("average",))
+        try:
+            if isinstance(self.model, Refinement) and state.get("name") != REFINEMENT:
+                self.model.start_from(state["average"])
+            else:
+                self.model.load_state_dict(state["average"])
+        except RuntimeError:
+            raise BadNetwork(f"{path}: trained {state.get('name', 'another model')}, which {self.run.model} cannot start from: "
+                             "name a checkpoint of its own kind with --start") from None
+        self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def _resume(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -159,8 +174,7 @@ class Trainer:
     def save(self) -> None:
         state = {"name": self.run.model, "model": self.model.state_dict(), "average": self.average, "step": self.step, "seconds": self.seconds,
                  "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
-        with replacing(self.checkpoint) as path:
-            torch.save(state, path)
+        save_checkpoint(self.checkpoint, state | self.coded_by)
 
     @property
     def with_post(self) -> bool:
@@ -218,26 +232,41 @@ class Trainer:
         return {name: sum(values) / len(values) for name, values in sums.items()}
 
     def train(self, progress: Any) -> None:
-        log = (self.run.folder / "log.jsonl").open("a")
+        """All steps that are left. An interrupt waits for the end of its step and writes the checkpoint."""
+        log = open_log(self.run.folder, self.step)
         sums: dict[str, list[float]] = {}
-        config = self.run.train
-        while self.step < config.steps and (not self.run.seconds or self.seconds < self.run.seconds):
-            begun = time.monotonic()
-            for key, value in self.one_step().items():
-                sums.setdefault(key, []).append(value)
-            self.seconds += time.monotonic() - begun
-            last = self.step == config.steps
-            if self.step % LOG_EVERY == 0:
-                record: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 1), **{k: sum(v) / len(v) for k, v in sums.items()}}
-                sums = {}
-                progress(self.step, record)
-                log.write(json.dumps(record) + "\n")
-            if self.pictures and (self.step % EVALUATE_EVERY == 0 or last):
-                log.write(json.dumps({"step": self.step, "seconds": round(self.seconds, 1), "evaluation": self.evaluate()}) + "\n")
-            log.flush()
-            if self.step % CHECKPOINT_EVERY == 0 or last:
+        try:
+            while self.step < self.run.train.steps and (not self.run.seconds or self.seconds < self.run.seconds):
+                with interrupt_at_end():
+                    begun = time.monotonic()
+                    for key, value in self.one_step().items():
+                        sums.setdefault(key, []).append(value)
+                    self.seconds += time.monotonic() - begun
+                self._record(sums, log, progress)
+        except KeyboardInterrupt:
+            with interrupt_at_end():
                 self.save()
+            raise
         self.save()
+
+    def _record(self, sums: dict[str, list[float]], log: TextIO, progress: Any) -> None:
+        """Whatever is due after a step: a line of the log (means of `sums`, which are then emptied), an evaluation, a checkpoint."""
+        last = self.step == self.run.train.steps
+        if self.step % LOG_EVERY == 0:
+            record: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 1), **{k: sum(v) / len(v) for k, v in sums.items()}}
+            sums.clear()
+            progress(self.step, record)
+            log.write(json.dumps(record) + "\n")
+        if self.pictures and (self.step % EVALUATE_EVERY == 0 or last):
+            log.write(json.dumps({"step": self.step, "seconds": round(self.seconds, 1), "evaluation": self.evaluate()}) + "\n")
+        log.flush()
+        if self.step % CHECKPOINT_EVERY == 0 or last:
+            self.save()
+
+
+def coded_by(folders: Sequence[Path]) -> dict[str, Any]:
+    """{"coded_by": which codec and ground decoder made the pictures coded beforehand}, of the first folder that tells; else empty."""
+    return next(({"coded_by": read_json(folder / MADE_BY_FILE)} for folder in folders if (folder / MADE_BY_FILE).exists()), {})
 
 
 def gain(before: Tensor, enhanced: Tensor, raw: Tensor) -> float:
@@ -280,26 +309,20 @@ def parse(arguments: list[str]) -> Run:
     parser.add_argument("--start", type=Path, help="checkpoint whose averaged weights to start from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
-    config = replace(DEFAULTS, steps=options.steps, batch=options.batch, **dict(setting(text, parser) for text in options.set))  # type: ignore[arg-type]
+    config = replace(DEFAULTS, steps=options.steps, batch=options.batch, **dict(setting(text, parser, UNUSED) for text in options.set))  # type: ignore[arg-type]
     return Run(options.model, config, options.parts[0], options.parts[1], options.out, data_folder(options.data), options.device, options.start,
                options.seconds, options.workers, tuple(options.coded), options.coded_share)
 
 
+@reported
 def main(arguments: list[str]) -> int:
-    try:
-        run = parse(arguments)
-        run.folder.mkdir(parents=True, exist_ok=True)
-        config = {"model": run.model, "train": asdict(run.train), "post_from": run.post_from, "references_from": run.references_from,
-                  "start": str(run.start or ""), "device": run.device, "command": " ".join(["python -m remac.train_marsqe", *arguments])}
-        write_json(run.folder / "config.json", config)
-        if run.device == "cpu":
-            torch.set_num_threads(1)
-        trainer = Trainer(run)
-    except DataMissing as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 2
-    with contextlib.suppress(KeyboardInterrupt):
-        trainer.train(show_progress(run.train.steps))
+    run = parse(arguments)
+    begin(run.folder, {"model": run.model, "train": asdict(run.train), "post_from": run.post_from, "references_from": run.references_from,
+                       "start": str(run.start or ""), "device": run.device, "command": " ".join(["python -m remac.train_marsqe", *arguments]),
+                       **coded_by(run.coded)})
+    if run.device == "cpu":
+        torch.set_num_threads(1)
+    Trainer(run).train(show_progress(run.train.steps))
     return 0
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,29 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from remac.checkpoints import read_checkpoint, save_checkpoint
 from remac.config import TrainConfig
 from remac.data import DataMissing, data_folder, load_picture, picture_paths
-from remac.marsqe import CLASS_PIXELS, CLASSES
 from remac.packing import packed_model
-from remac.segmenter import CLASS_NAMES, IGNORED, MULTIPLE, SEGMENTER_FILE, Segmenter
+from remac.runs import CHECKPOINT_FILE, begin, open_log
+from remac.segmenter import CLASSES, IGNORED, MULTIPLE, SEGMENTER_FILE, Segmenter
 from remac.tensors import save_tensors
 from remac.train_codec import autocast, learning_rate
-from remac_runtime.files import replacing, write_json
+from remac_runtime.enhance.matching import CLASS_NAMES, CLASS_PIXELS
+from remac_runtime.exits import interrupt_at_end, reported
+from remac_runtime.files import write_json
 
 PATCH, BATCH, SAVE_EVERY = 384, 6, 100
 SHARE_EXPONENT = -0.4         # class weights: pixel share ** this, since four pixels of five are soil
 
 
 def labelled(data: Path, split: str) -> list[tuple[Path, Path]]:
-    """(picture, label map) of a split, sorted by name."""
+    """(picture, label map) of a split, sorted by name. Raises DataMissing when there is none."""
     folder = data / "labels"
-    return [(path, folder / f"{path.stem}.png") for path in picture_paths(data / split) if (folder / f"{path.stem}.png").exists()]
+    pairs = [(path, folder / f"{path.stem}.png") for path in picture_paths(data / split) if (folder / f"{path.stem}.png").exists()]
+    if not pairs:
+        raise DataMissing(f"no label maps of the pictures of {split} in {folder}: docs/data.md tells which there must be")
+    return pairs
 
 
 def load_labels(path: Path) -> NDArray[np.uint8]:
@@ -111,38 +118,57 @@ def class_weights(data: LabelledPatches) -> Tensor:
     return torch.from_numpy(weight / weight.mean()).float()
 
 
-def train(folder: Path, data: Path, config: TrainConfig, device: str) -> Segmenter:
-    """Train or resume to `config.steps`; returns the model."""
-    torch.manual_seed(config.seed)
-    patches = LabelledPatches(labelled(data, "train"), config.seed)
-    model = Segmenter().to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), config.learning_rate, (0.9, config.second_moment), weight_decay=0.02)
-    weight, checkpoint, step, seconds = class_weights(patches).to(device), folder / "checkpoint.pt", 0, 0.0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, seconds = state["step"], state["seconds"]
-    while step < config.steps:
+class Trainer:
+    """A run in progress."""
+
+    def __init__(self, folder: Path, data: Path, config: TrainConfig, device: str) -> None:
+        self.folder, self.config, self.device = folder, config, device
+        torch.manual_seed(config.seed)
+        self.patches = LabelledPatches(labelled(data, "train"), config.seed)
+        self.model = Segmenter().to(device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), config.learning_rate, (0.9, config.second_moment), weight_decay=0.02)
+        self.weight, self.step, self.seconds = class_weights(self.patches).to(device), 0, 0.0
+        if (folder / CHECKPOINT_FILE).exists():
+            state = read_checkpoint(folder / CHECKPOINT_FILE, device, ("model", "optimizer", "step", "seconds"))
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.seconds = state["step"], state["seconds"]
+
+    def save(self) -> None:
+        save_checkpoint(self.folder / CHECKPOINT_FILE, {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+                                                        "step": self.step, "seconds": self.seconds})
+
+    def one_step(self) -> float:
+        """The loss."""
         begun = time.monotonic()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
-        x, labels = (t.to(device) for t in patches.batch(step))
-        with autocast(device):
-            logits = model(x)
-        loss = F.cross_entropy(logits.float(), labels, weight, ignore_index=IGNORED)
-        optimizer.zero_grad(set_to_none=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.config)
+        x, labels = (t.to(self.device) for t in self.patches.batch(self.step))
+        with autocast(self.device):
+            logits = self.model(x)
+        loss = F.cross_entropy(logits.float(), labels, self.weight, ignore_index=IGNORED)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        optimizer.step()
-        step, seconds = step + 1, seconds + time.monotonic() - begun
-        if step % SAVE_EVERY == 0 or step == config.steps:
-            with (folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps({"step": step, "seconds": round(seconds, 1), "loss": loss.item()}) + "\n")
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}
-            with replacing(checkpoint) as path:
-                torch.save(state, path)
-    return model
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.step, self.seconds = self.step + 1, self.seconds + time.monotonic() - begun
+        return loss.item()
+
+    def train(self) -> None:
+        """All steps that are left. An interrupt waits for the end of its step and writes the checkpoint."""
+        log = open_log(self.folder, self.step)
+        try:
+            while self.step < self.config.steps:
+                with interrupt_at_end():
+                    loss = self.one_step()
+                if self.step % SAVE_EVERY == 0 or self.step == self.config.steps:
+                    log.write(json.dumps({"step": self.step, "seconds": round(self.seconds, 1), "loss": loss}) + "\n")
+                    log.flush()
+                    self.save()
+        except KeyboardInterrupt:
+            with interrupt_at_end():
+                self.save()
+            raise
 
 
 def evaluate(model: Segmenter, data: Path) -> dict[str, dict[str, Any]]:
@@ -150,6 +176,7 @@ def evaluate(model: Segmenter, data: Path) -> dict[str, dict[str, Any]]:
     return {split: segmentation_metrics(confusion(model, labelled(data, split))) for split in ("val", "test")}
 
 
+@reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m remac.train_segmenter", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished one is resumed")
@@ -157,15 +184,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
-    try:
-        data = data_folder(options.data)
-        options.out.mkdir(parents=True, exist_ok=True)
-        config = TrainConfig(steps=options.steps, learning_rate=1e-3, final_rate=1e-6, warmup_steps=50, hold=0.1, seed=5)
-        model = train(options.out, data, config, options.device).cpu().eval()
-        result = evaluate(model, data)
-    except DataMissing as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 2
+    data = data_folder(options.data)
+    config = TrainConfig(steps=options.steps, batch=BATCH, patch=PATCH, learning_rate=1e-3, final_rate=1e-6, warmup_steps=50, hold=0.1, seed=5)
+    begin(options.out, {"model": "segmenter", "train": asdict(config), "device": options.device,
+                        "command": " ".join(["python -m remac.train_segmenter", *arguments])})
+    trainer = Trainer(options.out, data, config, options.device)
+    trainer.train()
+    model = trainer.model.cpu().eval()
+    result = evaluate(model, data)
     write_json(options.out / "metrics.json", result)
     save_tensors(options.out / SEGMENTER_FILE, packed_model(model.state_dict()), {"version": "1"})
     print(json.dumps(result))

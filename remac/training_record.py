@@ -5,33 +5,30 @@ Takes the run folders in the order in which they followed each other and writes 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from remac.data import DataMissing, data_folder, load_picture, picture_paths
+from remac.data import data_folder, load_picture, picture_paths
+from remac.runs import RunRecord, read_run
+from remac_runtime.errors import BadInput
+from remac_runtime.exits import reported
 from remac_runtime.files import write_json
 
 
-def processor() -> str:
-    """Model of the processor, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
+def stage(folder: Path) -> dict[str, Any]:
+    """One run: its configuration, and how far and how long it really went. Raises RemacError for a folder that is no run."""
+    run = read_run(folder)
+    try:
+        return described(run)
+    except KeyError as error:
+        raise BadInput(f"{folder}: its config.json lacks {error}: name a run of remac.train_codec or remac.train_marsqe") from None
 
 
-def stage(run: Path) -> dict[str, Any]:
-    """One run: its configuration, and how far and how long it really went. Raises OSError, ValueError or KeyError for a folder that is no run."""
-    config = json.loads((run / "config.json").read_text())
-    last = torch.load(run / "checkpoint.pt", map_location="cpu", mmap=True, weights_only=True)
-    train = config["train"]
-    common = {"command": config["command"], "hardware": f"{config['device']}, {processor()}", "steps": last["step"],
-              "planned_steps": train["steps"], "seconds": round(last["seconds"]), "batch": train["batch"], "patch": train["patch"],
-              "learning_rate": train["learning_rate"]}
+def described(run: RunRecord) -> dict[str, Any]:
+    config, train = run.config, run.config["train"]
+    common = {"command": run.command, "hardware": run.hardware, "steps": run.steps, "planned_steps": train["steps"], "seconds": round(run.seconds),
+              "batch": run.batch, "patch": train["patch"], "learning_rate": train["learning_rate"]}
     if "model" in config:      # of remac.train_marsqe: the refinement of a ground decoder
         return {"stage": config["model"], "processes": 1, **common}
     rate = config["rate"]
@@ -46,6 +43,7 @@ def pictures(data: Path) -> str:
     return f"{len(sizes)} pictures of the folder train, {sum(h * w for h, w in sizes) / 1e6:.1f} megapixels (docs/data.md)"
 
 
+@reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m remac.training_record", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,13 +52,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    try:
-        stages = [stage(run) for run in options.runs]
-        record = {"schema": 1, "profile": options.profile, "data": pictures(data_folder(options.data)), "stages": stages}
-    except (OSError, ValueError, KeyError, DataMissing) as error:
-        print(f"remac: cannot record: {error}", file=sys.stderr)
-        return 1
-    write_json(options.out, record)
+    stages = [stage(run) for run in options.runs]
+    write_json(options.out, {"schema": 1, "profile": options.profile, "data": pictures(data_folder(options.data)), "stages": stages})
     return 0
 
 

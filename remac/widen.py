@@ -14,13 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from remac.checkpoints import read_checkpoint, write_checkpoint
 from remac.codec import NORM_FLOOR, Codec
 from remac.config import PIXEL_UNIT, PROFILES, RATE, CodecConfig
-from remac.data import DataMissing, PatchSampler, data_folder, picture_paths
+from remac.data import PatchSampler, data_folder, picture_paths
 from remac.integer import set_integer
 from remac.layers import space_to_depth
 from remac.quantise import CONTEXT_UNITS
-from remac.train_codec import write_checkpoint
+from remac_runtime.errors import BadNetwork
+from remac_runtime.exits import reported
 from remac_runtime.format import PHASES, PIXEL_OFFSET, SHIFT_MAX, WEIGHT_MAX
 
 PATCHES, SEED = 160, 9
@@ -87,6 +89,7 @@ def widen(codec: Codec, config: CodecConfig, patches: Tensor) -> Codec:
     return wide
 
 
+@reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m remac.widen", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="of the quantised stage, with the profile's context channels as its latents")
@@ -96,15 +99,14 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     config = PROFILES[options.profile]
-    state = torch.load(options.checkpoint, map_location="cpu", weights_only=True)
-    codec = Codec(replace(config, latents=len(state["model"]["latent_norm"])))
-    codec.load_state_dict({"rounding": codec.rounding, **state["model"]})
-    set_integer(codec)
+    state = read_checkpoint(options.checkpoint, needed=("model", "stage", "rate"))
     try:
-        patches = PatchSampler(picture_paths(data_folder(options.data) / "train"), 256, SEED).batch(PATCHES, 0)
-    except DataMissing as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 2
+        codec = Codec(replace(config, latents=len(state["model"]["latent_norm"])))
+        codec.load_state_dict({"rounding": codec.rounding, **state["model"]})
+    except (KeyError, RuntimeError):
+        raise BadNetwork(f"{options.checkpoint} is not of the profile {config.name}: name its own with --profile") from None
+    set_integer(codec)
+    patches = PatchSampler(picture_paths(data_folder(options.data) / "train"), 256, SEED).batch(PATCHES, 0)
     wide = widen(codec, config, patches)
     write_checkpoint(options.out, state["stage"], state["rate"], wide.state_dict())
     return 0

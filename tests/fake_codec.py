@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from remac_runtime import cli, packets
+from remac_runtime.choices import MAX_PIXELS
 from remac_runtime.codec import EncodeOptions, LossReport
 from remac_runtime.errors import BadInput, CorruptStream, WrongModel
 from remac_runtime.images import Picture, companding_of, from_pixels, to_pixels
@@ -61,7 +62,7 @@ class FakeDecoded:
 
 
 class FakeDecoder(FakeEncoder):
-    def decode(self, data: bytes, strict: bool = False, max_pixels: int = packets.MAX_PIXELS) -> FakeDecoded:
+    def decode(self, data: bytes, strict: bool = False, max_pixels: int = MAX_PIXELS) -> FakeDecoded:
         scanned = packets.scan(data, max_pixels)
         header = scanned.header
         if not CODEC.startswith(header.codec_hash):

@@ -126,9 +126,13 @@ def test_failures_are_listed_and_the_rest_is_done(place: Path, tmp_path: Path, c
         error = capsys.readouterr().err
         table = error[error.index("\n  "):]
         assert "bad.rmc      not a remac stream" in table.replace(str(tmp_path) + "/", "") or "not a remac stream" in table
-        assert "missing.rmc" in table and "no such file" in table and "damaged.rmc" in table and "bands 1 lost" in table and "Traceback" not in error
+        assert "missing.rmc" in table and "no such file" in table and "damaged.rmc" in table and "band 1 lost" in table and "Traceback" not in error
         assert "2 failed, 1 with losses, of 9 files" in error
-    assert ground(place, tmp_path / "out", inputs=(str(damaged),)) == Exit.LOSS
+        assert f"remac: error: [1/9] {bad}: " in error
+    capsys.readouterr()
+    assert ground(place, tmp_path / "out", inputs=(str(damaged),)) == Exit.LOSS and ", 1 band lost and" in capsys.readouterr().out
+    assert ground(place, tmp_path / "none", inputs=(str(tmp_path / "nofile"),)) == Exit.FAILED
+    assert "nofile: no such file or folder: check the path" in capsys.readouterr().err
     assert sorted(tree(tmp_path / "out")) == sorted([*NAMES, "damaged.png"])
 
 
@@ -139,6 +143,8 @@ def test_failures_are_listed_and_the_rest_is_done(place: Path, tmp_path: Path, c
 def test_wrong_usage(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], inputs: tuple[str, ...], message: str) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
+    for name in ("x.txt", "x.jpg"):
+        (copy / name).write_bytes(b"")
     if "{in}" in inputs:
         (copy / "0.rmc").write_bytes((place / "in" / "0.rmc").read_bytes())
     named = tuple(name.format(**{"in": place / "in", "copy": copy}) for name in inputs)

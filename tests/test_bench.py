@@ -315,11 +315,18 @@ def test_the_command_writes_and_imports(small_model: Path, tmp_path: Path, capsy
 @pytest.mark.parametrize(("arguments", "code", "message"), [
     (("--submit-file", "x.json"), 2, "needs --board"), (("--image", "a.png", "--size", "64x64"), 2, "leave one away"),
     (("--board", "rpi44"), 1, "did you mean rpi4b"), (("--import", "nothing.json"), 1, "no such file"),
-    (("--image", "nothing.ppm"), 1, "nothing.ppm"),
+    (("--image", "nothing.ppm"), 1, "nothing.ppm"), (("--json", "no/x.json", "--image", "nothing.ppm"), 1, "no: no such folder: make it"),
 ])
 def test_what_a_user_gets_wrong(small_model: Path, arguments: tuple[str, ...], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "--model", str(small_model), *arguments]) == code
     assert message in capsys.readouterr().err
+
+
+def test_documents_share_results_of_named_boards() -> None:
+    root = Path(__file__).resolve().parents[1]
+    lines = [line for name in ("README.md", "boards/README.md") for line in (root / name).read_text().splitlines()]
+    shared = [line for line in lines if line.startswith("    remac bench") and "--submit-file" in line]
+    assert shared and all("--board" in line for line in shared)
 
 
 def test_a_stage_that_takes_no_time_has_no_spread() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import board_figures
+from benchmarks import board_figures, speed_blocks
+from benchmarks.sources import Sources
 from remac_runtime import boards, cli, fit
 from remac_runtime.bench import cost as bench_cost
 from remac_runtime.boards import BadBoard, find_board, load_board, load_boards
@@ -162,6 +163,22 @@ def test_memory_decides(mib: int, memory: str) -> None:
     assert found.memory == memory
 
 
+def test_the_flight_encoder_needs_no_python() -> None:
+    """2048 columns of 1000 bytes, and the weights; on a board with Python its 50 MB come on top."""
+    made = figures(flight_bytes_per_column=1000.0, loaded_bytes=dict.fromkeys(fit.ENCODERS, 50 << 20))
+    for runtimes, needed in ((("c99",), 0), (("c99", "numpy"), 50 << 20)):
+        (found,) = fit.predict(dataclasses.replace(board(), runtimes=runtimes), "p", 2048, 2048, 1, "c99", made)
+        assert found.needed_bytes == needed + SHAPE.model_bytes + 2_048_000 and found.memory == "strips"
+    assert [found.memory for found in fit.predict(find_board("gr712rc"), "rover-m", 1200, 1600)] == ["strips"]
+
+
+def test_the_document_predicts_nothing_where_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = dataclasses.replace(find_board("gr712rc"), memory=dataclasses.replace(find_board("gr712rc").memory, size_mib=8))
+    monkeypatch.setattr(speed_blocks, "load_boards", lambda: [tiny])
+    text = speed_blocks.boards(Sources({"boards": json.loads(fit.FIGURES.read_text())}, ROOT))
+    assert "| c99 | no | - | - | - | - | - | - |" in text and "or not at all" in text
+
+
 def test_what_fits_comes_first() -> None:
     found = fit.predict(dataclasses.replace(board(), memory=boards.Memory(40, 17.1, False)), "p", 4096, 4096, 1, None, figures())
     order = [(entry.memory == "no", entry.seconds) for entry in found]
@@ -262,6 +279,8 @@ def test_fit_prints_labelled_predictions(capsys: pytest.CaptureFixture[str]) -> 
     (entry,) = json.loads(text)["boards"]
     assert code == 0 and {prediction["runtime"] for prediction in entry["predictions"]} == {"onnxruntime", "numpy", "c99"}
     assert entry["predictions"][0]["gain"]["saved_s_per_s"]["32000"] > 0
+    assert ", up to 4 threads. " in command(capsys, "fit", "--board", "rpi5", "--threads", "99")[1]
+    assert ", 1 thread. " in command(capsys, "fit", "--board", "gr712rc", "--threads", "99")[1]
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), [

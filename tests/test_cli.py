@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from fake_codec import PICTURE, ROOT, FakeEncoder, FakeModel, damaged, remac
 from PIL import Image
 
 from remac_runtime import cli, commands, exits, packets
-from remac_runtime.codec import EncodeOptions
+from remac_runtime.codec import EncodeOptions, LossReport
 from remac_runtime.crc import crc32c
 from remac_runtime.exits import Exit
 from remac_runtime.images import Picture, load_picture, save_picture
@@ -32,11 +35,13 @@ def test_help_names_commands_examples_and_exit_codes(capsys: pytest.CaptureFixtu
     assert remac("--help") == 0
     text = capsys.readouterr().out
     assert all(name in text for name in ("encode", "decode", "info", "compare", "view", "examples:", "exit codes:"))
+    assert "(decode, ground, view)" in text
     listed = {int(code) for code in re.findall(r"^  (\d+)  ", text, re.MULTILINE)}
     assert listed == set(Exit)
     for command in cli.COMMANDS:
         assert remac(command, "--help") == 0
-        assert "exit codes:" in capsys.readouterr().out
+        text = capsys.readouterr().out
+        assert "exit codes:" in text and ("--backend" not in text or "default: the fastest that works here" in " ".join(text.split()))
 
 
 def test_help_does_not_import_numpy() -> None:
@@ -113,6 +118,9 @@ def test_a_damaged_band_is_concealed_reported_and_has_its_own_exit_code(fake: Pa
     assert remac("decode", "a.rmc", "-o", "back.png", "--json") == Exit.LOSS
     captured = capsys.readouterr()
     assert "1 of 3 bands are lost and were concealed (rows 128-255)" in captured.err
+    one: Any = Namespace(header=packets.StreamHeader(64, 64, bytes(8)), report=LossReport((0,), 1, 1))
+    assert commands.loss_lines(one) == ["1 of 1 band is lost and was concealed (rows 0-63): receive it again for the whole picture",
+                                        "1 byte belongs to no intact packet and was skipped"]
     (result,) = json.loads(captured.out)["files"]
     assert (result["lost_bands"], result["lost_rows"], result["bands"]) == ([1], [[128, 255]], 3) and result["skipped_bytes"] > 0
     assert np.array_equal(load_picture("back.png").samples[:128], PICTURE[:128])
@@ -183,7 +191,11 @@ def test_a_target_that_cannot_be_met(fake: Path, capsys: pytest.CaptureFixture[s
     (["encode", "a.png", "-o", "x.rmc", "--target-psnr", "nan"], "not a PSNR"),
     (["encode", "a.png", "-o", "x.rmc", "--threads", "many"], "not a whole number"), (["encode", "a.png", "b.png", "-o", "x.rmc"], "need a folder"),
     (["encode", "a.png", "b.png", "-o", "bad.png"], "need a folder"), (["encode", "a.png", "b.png", "-o", "x", "--image-id", "1"], "one picture"),
-    (["encode", "a.png", "-o", "b.png"], "name it b.rmc"), (["encode", "a.png", "./a.png", "-o", "x"], "both be written"),
+    (["encode", "a.png", "-o", "b.png"], "name it b.rmc"), (["encode", "a.png", "./a.png", "-o", "x"], "given twice"),
+    (["encode", "a.png", "sub/a.png", "-o", "x"], "both be written to x/a.rmc: use two output folders"),
+    *(([command, "a.png", "-o", output], "no place for a file")
+      for command in ("encode", "decode", "view", "enhance", "ground") for output in ("", "-")),
+    (["view", "a.png", "-o", "a.png"], "overwrite itself"),
     (["decode", "a.png", "-o", "a.png"], "overwrite itself"), (["view", "a.rmc", "-o", "a.pdf"], ".html or a .png"),
     (["explode"], "invalid choice"), ([], "COMMAND"),
 ])
@@ -224,8 +236,10 @@ def test_a_folder_that_cannot_be_made(fake: Path, capsys: pytest.CaptureFixture[
     assert remac("encode", "a.png", "-o", "bad.png/x/") == Exit.FAILED
     error = capsys.readouterr().err
     assert error.startswith("remac: error: ") and error.count("\n") == 1
-    assert remac("encode", "a.png", "-o", "nowhere/x.rmc") == Exit.FAILED
-    assert "nowhere" in capsys.readouterr().err
+    remac("encode", "a.png", "-o", "a.rmc")
+    for command, output in (("encode", "x.rmc"), ("decode", "x.png"), ("view", "x.html")):
+        assert remac(command, "a.png" if command == "encode" else "a.rmc", "-o", f"nowhere/{output}") == Exit.FAILED
+        assert capsys.readouterr().err == "remac: error: nowhere: no such folder: make it\n"
 
 
 def test_a_bug_is_one_line_unless_asked_for(fake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,6 +251,26 @@ def test_a_bug_is_one_line_unless_asked_for(fake: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv(exits.DEBUG_VARIABLE, "1")
     with pytest.raises(ZeroDivisionError):
         remac("encode", "a.png", "-o", "x.rmc")
+
+
+def test_names_that_cannot_be_printed(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, output = "bild ü 火.png", io.BytesIO()
+    shutil.copy("a.png", name)
+    shown = io.TextIOWrapper(output, "latin-1")
+    monkeypatch.setattr(sys, "stdout", shown)
+    assert remac("encode", name, "a.png", "-o", "out") == 0
+    assert b"\\u706b.png -> out" in output.getvalue() and b"2 of 2 encoded" in output.getvalue() and len(os.listdir("out")) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_standard_output(fake: Path, unbuffered: str) -> None:
+    remac("encode", "a.png", "-o", "a.rmc")
+    for arguments in (["a.rmc", "--json"], ["a.rmc"], ["b.rmc", "--json"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([sys.executable, "-m", "remac_runtime", "info", *arguments], stdout=full, stderr=subprocess.PIPE, text=True,
+                                  env={**_environment(), "PYTHONUNBUFFERED": unbuffered}, check=False)
+        assert done.returncode == Exit.FAILED and done.stderr.startswith("remac: error: ") and done.stderr.count("\n") == 1, done.stderr
 
 
 def test_a_closed_pipe_is_no_error_message(fake: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,19 @@ def test_view_page_is_self_contained(fake: Path, capsys: pytest.CaptureFixture[s
     assert "concealed" in text and "rows 128-255" in text
     uris = re.findall(r'href="data:image/png;base64,([^"]+)"', text)
     assert len(uris) == 3
+
+
+def test_view_names_what_it_cannot_show(fake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty.rmc").write_bytes(b"")
+    for name, message in (("empty.rmc", "the file is empty"), ("a.png", "not a remac stream")):
+        assert remac("view", name, "-o", "view.html") == Exit.FAILED
+        assert capsys.readouterr().err.startswith(f"remac: error: {name}: {message}")
+    remac("encode", "a.png", "-o", "a.rmc")
+    Path("a.html").write_bytes(Path("a.rmc").read_bytes())
+    assert remac("view", "a.html") == Exit.USAGE and Path("a.html").read_bytes() == Path("a.rmc").read_bytes()
+    name = os.fsdecode(b"bad\xff.rmc")
+    Path("a.rmc").rename(name)
+    assert remac("view", name, "-o", "view.html") == 0 and "bad\\udcff.rmc" in Path("view.html").read_text()
 
 
 def test_view_picture(fake: Path) -> None:

@@ -14,7 +14,7 @@ from benchmarks import corruption
 from benchmarks.corruption import FORGED, HEADER_BYTES, KINDS, Case, Decode, DecodedLatents, Source
 from remac_runtime import packets, reference
 from remac_runtime.codec import Decoder
-from remac_runtime.errors import CorruptStream, UnsupportedStream
+from remac_runtime.errors import CorruptStream, UnsupportedStream, WrongModel
 from remac_runtime.model import Model, load_model
 from remac_runtime.terrain import terrain
 
@@ -98,6 +98,31 @@ def test_decoder_and_reference_judge_damage_alike(source: Source, runtime: Decod
         if one != other:
             different.append((number, case.kind, one[:2], other[:2]))
     assert not different
+
+
+@pytest.mark.parametrize(("change", "error"), [
+    ({32: 2}, UnsupportedStream), ({32: 2, 16: 0}, UnsupportedStream), ({16: 0}, WrongModel), ({28: 11, 16: 0}, UnsupportedStream)])
+def test_headers_are_refused_alike(source: Source, runtime: Decode, by_reference: Decode, change: dict[int, int], error: type[Exception]) -> None:
+    """{byte of every header: value}: reference kind 2, another network, 12-bit colour. What no model helps against comes first."""
+    packets_of = []
+    for packet in source.packets:
+        forged = bytearray(packet)
+        for offset, value in change.items():
+            forged[offset] = value if forged[offset] != value else value + 1
+        packets_of.append(corruption.forge(bytes(forged)))
+    for decode in (runtime, by_reference):
+        with pytest.raises(error):
+            decode(b"".join(packets_of))
+
+
+@pytest.mark.parametrize(("start", "error"), [
+    (b"RMH2", UnsupportedStream), (b"RMP7", UnsupportedStream), (b"RMH0", UnsupportedStream), (b"RMH1", CorruptStream), (b"RMP1", CorruptStream),
+    (b"RMHx", CorruptStream), (b"RMH", CorruptStream), (b"XRMH2", CorruptStream)])
+def test_files_without_a_packet_are_refused_alike(runtime: Decode, by_reference: Decode, start: bytes, error: type[Exception]) -> None:
+    """FORMAT 2.3: the fourth byte says the major version."""
+    for decode in (runtime, by_reference):
+        with pytest.raises(error):
+            decode(start + bytes(80))
 
 
 def test_cases_depend_on_the_seed_alone(source: Source) -> None:

@@ -96,7 +96,7 @@ def test_training_counts_what_a_run_started_from(tmp_path: Path) -> None:
     for name, start, steps in (("first", "", 10), ("second", str(tmp_path / "first" / "checkpoint.pt"), 5)):
         (tmp_path / name).mkdir()
         torch.save({"step": steps, "seconds": 2.0 * steps}, tmp_path / name / "checkpoint.pt")
-        (tmp_path / name / "config.json").write_text(json.dumps({"start": start, "device": "cpu", "train": {"batch": 4}}))
+        (tmp_path / name / "config.json").write_text(json.dumps({"start": start, "device": "cpu", "command": "", "train": {"batch": 4}}))
     assert enhance.training_of(tmp_path / "second") == {"steps": 15, "seconds": 30, "patches": 60, "device": "cpu"}
 
 

@@ -44,6 +44,15 @@ def test_permissions_links_and_devices(tmp_path: Path) -> None:
         write_atomically(tmp_path, b"x")
 
 
+def test_a_missing_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to("gone/a")
+    for path, folder in (("no/a", "no"), ("link", str(tmp_path / "gone"))):
+        with pytest.raises(BadInput, match=f"^{folder}: no such folder: make it$"):
+            write_atomically(Path(path), b"x")
+    write_atomically(Path("a"), b"x")
+
+
 def test_an_error_within_the_block_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a") as path:
         path.write_bytes(b"half")

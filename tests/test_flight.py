@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from flight_library import WRITE, Buffer, FlightLibrary, Guarded, Result, Sink, Status, build
 
-from remac_runtime import references
+from export import flight_c
+from remac_runtime import packets, references
 from remac_runtime.codec import EncodeOptions, Encoder
 from remac_runtime.errors import BadInput
 from remac_runtime.images import Picture
@@ -96,6 +97,25 @@ def test_target_bytes(flight: FlightLibrary, encoder: Encoder, keep: int, chosen
     assert (refused.status, refused.result.bytes) == (Status.TARGET_TOO_SMALL, smallest)
     with pytest.raises(BadInput, match=str(smallest)):
         encoder.encode(source, EncodeOptions(target_bytes=smallest - 1, references=chosen))
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_a_quality_whose_band_is_too_long_does_not_fit(small_model: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch,
+                                                        keep: int) -> None:
+    """Of the 255 packets of a band one is left here, else it took a picture of 16384x16320."""
+    flight_c.generate(small_model, tmp_path)
+    header = tmp_path / "remac_flight.h"
+    header.write_text(header.read_text().replace("FRAGMENTS_MAX 255u", "FRAGMENTS_MAX 1u").replace("PAYLOAD_MAX 65495u", "PAYLOAD_MAX 3000u"))
+    flight, source = FlightLibrary(tmp_path, ("-O1",)), picture(130, 100)
+    monkeypatch.setattr(packets, "FRAGMENTS_MAX", 1)
+    monkeypatch.setattr(packets, "PAYLOAD_MAX", 3000)
+    encoded = flight.encode(source.samples, target_bytes=2 ** 32 - 1, keep=keep)
+    assert encoded.stream == encoder.encode(source, EncodeOptions(target_bytes=2 ** 32 - 1, references=False))
+    assert encoded.stream is not None and 0 < encoded.result.quality < 63 and 2000 < len(encoded.stream) <= 68 + 3040
+    wide = picture(130, 2000)
+    assert flight.encode(wide.samples, target_bytes=10 ** 6, keep=keep).status is Status.BAND_TOO_LONG
+    with pytest.raises(BadInput, match=r"band 0 takes .* choose a lower quality or fewer rows a band"):
+        encoder.encode(wide, EncodeOptions(target_bytes=10 ** 6, references=False))
 
 
 def test_a_band_of_several_packets(flight: FlightLibrary, encoder: Encoder) -> None:
@@ -226,7 +246,8 @@ def test_with_an_id_every_byte_is_written_once(flight: FlightLibrary) -> None:
         return 0
 
     config = flight.config(samples, band_rows=64, has_image_id=1, image_id=5)
-    status, result, _ = flight.run(samples, config, Sink(ctypes.cast(WRITE(note), ctypes.c_void_p).value, None))
+    write = WRITE(note)         # held: a callback lives as long as its object
+    status, result, _ = flight.run(samples, config, Sink(ctypes.cast(write, ctypes.c_void_p).value, None))
     assert status is Status.OK
     assert sum(size for _, size in written) == result.bytes
     assert written[-1] == (0, 68)

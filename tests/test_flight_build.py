@@ -146,6 +146,16 @@ def test_sanitizers(sanitized: Path, encoder: Encoder) -> None:
         assert json.loads(done.stdout)["bytes"] == len(stream)
 
 
+@pytest.mark.parametrize(("content", "message"), [
+    (b"P5 2 1 15\n\x00\x0f", "its largest value is below 255: scale"), (b"P6 1 1 254\n\x00\x0f\xff", "its largest value is below 255"),
+    (b"P5 2 1 4000\n\x00\x00\x0f\xa1", "a sample above its largest value"), (b"P5 2 1 255\n\x00", "not a whole")])
+def test_pictures_that_the_runtime_reads_otherwise_are_refused(sanitized: Path, content: bytes, message: str) -> None:
+    """Else the same file gave two streams."""
+    (sanitized / "in.pnm").write_bytes(content)
+    done = subprocess.run([sanitized / "flight_encode", sanitized / "in.pnm", sanitized / "x.rmc"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1 and not (sanitized / "x.rmc").exists()
+
+
 def test_symbols(sanitized: Path, encoder: Encoder) -> None:
     for height, width, chosen in ((130, 70, True), (64, 128, False)):
         stream = encoder.encode(picture(height, width), EncodeOptions(band_rows=64, quality=40, references=chosen))
@@ -246,13 +256,38 @@ def test_refuses_what_is_not_there(tmp_path: Path, small_model: Path, capsys: py
     assert capsys.readouterr().err.count("\n") == 1
 
 
+README_PROGRAM = """
+#include <stdio.h>
+int32_t downlink_write(void *context, uint32_t offset, const uint8_t *data, uint32_t size)
+{
+    (void)context, (void)offset, (void)data, (void)size;
+    return 0;
+}
+const uint8_t *camera_rows(uint32_t row)
+{
+    static const uint8_t rows[16 * 3 * 1600];
+    (void)row;
+    return rows;
+}
+int main(void)
+{
+    remac_flight_result result = {0};
+    const int status = (int)encode_frame(&result);
+    printf("%d %lu\\n", status, (unsigned long)result.bytes);
+    return 0;
+}
+"""
+
+
 def test_readme(folder: Path) -> None:
     text = (folder / "README.md").read_text()
     assert not re.search(r"@[A-Z_]+@", text)
     snippet = re.search(r"```c\n(.*?)```", text, re.DOTALL)
     assert snippet
-    (folder / "example.c").write_text(snippet[1] + "\nremac_flight_status encode_frame(remac_flight_result *result);\n")
-    flight_checks.tool(["gcc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-c", "example.c", "-o", "example.o"], folder)
+    (folder / "example.c").write_text("#include \"remac_flight.h\"\nremac_flight_status encode_frame(remac_flight_result *result);\n"
+                                      + snippet[1] + README_PROGRAM)
+    flight_checks.tool(["gcc", "-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "example.c", "remac_flight.c", "-o", "example"], folder)
+    assert flight_checks.tool([folder / "example"], folder).split()[0] == str(Status.OK.value)      # also: the memory it declares is enough
     with pytest.raises(BadInput, match="NO_FIGURE"):
         c99_readme.fill("@NO_FIGURE@", {})
 
@@ -291,7 +326,7 @@ def test_prediction() -> None:
     boards = benchmark.predict(10_000.0)["boards"]
     assert [board["clock_mhz"] for board in boards] == [133, 200]
     assert boards[1]["seconds"] == pytest.approx(10_000 * 1600 * 1216 / 200e6, abs=0.1)      # 1200 rows are padded to 1216
-    assert boards[1]["board_joules"] == pytest.approx(973, abs=1)
+    assert boards[1]["joules"] == {"CPU": pytest.approx(486, abs=1), "board": pytest.approx(973, abs=1)}
 
 
 @pytest.mark.parametrize("name", SOURCES[1:])

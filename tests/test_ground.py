@@ -13,15 +13,17 @@ from PIL import Image
 from small_ground import small_module, write_small_decoder
 from small_network import write_small_model
 
+import remac_runtime
 from export import ground_decoder
 from export.to_onnx_float import check_against_torch, largest_difference, run_onnx, run_torch
 from remac.weights import CODEC_FILE
-from remac_runtime import cli
+from remac_runtime import cli, ground, packets
 from remac_runtime.backends.onnxruntime_backend import OPTIMISATION_LEVELS
-from remac_runtime.codec import Decoder, Encoder
-from remac_runtime.errors import BadInput, BadNetwork, WrongModel
-from remac_runtime.ground import INPUTS, GroundDecoder, GroundFile, find_ground, ground_files
-from remac_runtime.images import Picture, load_picture, save_picture
+from remac_runtime.codec import Decoder, EncodeOptions, Encoder
+from remac_runtime.errors import BadInput, BadNetwork, CorruptStream, UnsupportedStream, WrongModel
+from remac_runtime.format import SIDE_MAX
+from remac_runtime.ground import INPUTS, GroundDecoder, GroundFile, OnnxSession, find_ground, ground_files
+from remac_runtime.images import Picture, load_picture, psnr, save_picture
 from remac_runtime.model import Model, load_model
 from remac_runtime.png import png_bytes, png_text
 from remac_runtime.terrain import terrain
@@ -49,6 +51,63 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, GroundFile]:
 def stream(model: Model) -> bytes:
     with Encoder(model, "numpy") as encoder:
         return encoder.encode(Picture(terrain(64, 128, 1)))
+
+
+# ---- how large, and how much of it
+
+def test_a_stream_without_a_band_has_latents_and_no_picture(model: Model, stream: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """68 bytes that claim any size once cost as much as a picture of it."""
+    with Decoder(model, "numpy") as decoder:
+        decoded = decoder.decode(stream[:68])
+        assert decoded.report.lost_bands == (0,) and decoded.y_hat.shape == (4, 8, 32) and not decoded.y_hat.any()
+        with pytest.raises(CorruptStream, match=r"no band of 1 is intact.*receive the stream again"):
+            _ = decoded.picture
+    (tmp_path / "a.rmc").write_bytes(stream[:68])
+    for command, output in (("decode", "a.png"), ("view", "a.html"), ("view", "a.view.png"), ("ground", "out")):
+        assert cli.main([command, str(tmp_path / "a.rmc"), "-o", str(tmp_path / output), "--model", str(model.folder), "--backend", "numpy"]) == 1
+        error = capsys.readouterr().err
+        assert "no band of 1 is intact" in error and "Traceback" not in error and "internal" not in error
+        assert not [path for path in tmp_path.rglob("*") if path.suffix in (".png", ".html")]
+
+
+def test_the_limit_of_pixels_is_every_callers_to_raise(model: Model, stream: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnsupportedStream, match="128x64 is beyond the limit of 8191"):
+        remac_runtime.decode(stream, backend="numpy", model=model.folder, max_pixels=8191)
+    assert remac_runtime.decode(stream, backend="numpy", model=model.folder, max_pixels=8192).shape == (64, 128, 3)
+    (tmp_path / "a.rmc").write_bytes(stream)
+    for command, output in (("decode", "a.png"), ("view", "a.html"), ("ground", "out")):
+        arguments = [command, str(tmp_path / "a.rmc"), "-o", str(tmp_path / output), "--model", str(model.folder), "--backend", "numpy"]
+        assert [cli.main([*arguments, "--max-pixels", limit]) for limit in ("8191", "8192")] == [1, 0]
+
+
+def test_a_search_for_a_psnr_opens_one_decoder_and_takes_any_size(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, limits, really, scan = [], [], OnnxSession, packets.scan
+
+    def session(path: Path, threads: int = 1) -> OnnxSession:
+        opened.append(threads)
+        return really(path, threads)
+
+    def noted(data: bytes, max_pixels: int) -> packets.Scanned:
+        limits.append(max_pixels)
+        return scan(data, max_pixels)
+
+    monkeypatch.setattr(ground, "OnnxSession", session)
+    monkeypatch.setattr(packets, "scan", noted)
+    picture = Picture(terrain(64, 64, 1))
+    with Encoder(model, "numpy", threads=2) as encoder, Decoder(model, "numpy") as decoder:
+        for target in (5.0, 6.0):
+            assert psnr(decoder.decode(encoder.encode(picture, EncodeOptions(target_psnr=target))).picture, picture) >= target
+    assert opened == [2, 1] and limits[:6] == [SIDE_MAX ** 2] * 6
+
+
+def test_a_search_for_a_psnr_goes_below_qualities_whose_bands_are_too_long(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Picture(terrain(64, 64, 1))
+    with Encoder(model, "numpy") as encoder:
+        monkeypatch.setattr(packets, "FRAGMENTS_MAX", 1)
+        monkeypatch.setattr(packets, "PAYLOAD_MAX", len(encoder.encode(picture, EncodeOptions(quality=20))))
+        assert packets.scan(encoder.encode(picture, EncodeOptions(target_psnr=1.0))).header.quality == 0
+        with pytest.raises(BadInput, match=r"dB cannot be reached: quality|choose a lower quality"):
+            encoder.encode(picture, EncodeOptions(target_psnr=90.0))
 
 
 # ---- which decoder

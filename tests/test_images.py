@@ -3,7 +3,10 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
+import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from PIL import Image
 
 from remac_runtime import images
 from remac_runtime.concealment import conceal
+from remac_runtime.enhance.input import read_jpeg
 from remac_runtime.errors import BadInput
 from remac_runtime.images import (
     Picture,
@@ -107,7 +111,8 @@ LOSSLESS = [("a.png", {}), ("a.tif", {}), ("b.tif", {"compression": "tiff_lzw"})
 
 
 @pytest.mark.parametrize(("name", "options"), LOSSLESS)
-def test_reading_colour(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+def test_reading_colour(tmp_path: Path, name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)           # it is not asked, from the header to the last pixel
     picture = load_picture(write(tmp_path, name, RGB, **options))
     assert np.array_equal(picture.samples, RGB) and picture.depth == 8
 
@@ -149,6 +154,41 @@ def test_reading_netpbm_without_pillow(tmp_path: Path, monkeypatch: pytest.Monke
 def _written(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
+
+
+def test_a_damaged_header_of_blanks_is_refused_at_once() -> None:
+    """Each blank once doubled the time."""
+    start = time.perf_counter()
+    with pytest.raises(BadInput, match="damaged PGM/PPM header"):
+        images._read_netpbm(b"P5" + b" " * 20_000 + b"x")
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("opened", [load_picture, lambda path: read_jpeg(path.read_bytes())])
+def test_pillows_limit_survives_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Callable[[Path], object]) -> None:
+    """Two threads that read at once, the first of which is done first: the limit is the process's, not ours, and neither may feel it."""
+    both, first_done, really, turns, read = threading.Barrier(2), threading.Event(), Image.open, iter((0, 1)), []
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        turn = next(turns)
+        both.wait(10)
+        if turn:
+            first_done.wait(10)
+        return really(*arguments, **options)
+
+    def run() -> None:
+        read.append(opened(path))
+        first_done.set()
+
+    path = write(tmp_path, "a.jpg", GREY)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)
+    monkeypatch.setattr(Image, "open", slow)
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read) == 2 and Image.MAX_IMAGE_PIXELS == 5
 
 
 def test_palettes_alpha_and_one_bit(tmp_path: Path) -> None:

@@ -1,34 +1,23 @@
-"""MarsQE computes the paper's equations, costs what the paper's does, and its training goes on exactly where it stopped."""
+"""MarsQE computes the paper's equations and costs what the paper's does."""
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from remac_runtime.terrain import terrain
 
 pytest.importorskip("torch")
 
 import torch
-import torch.nn.functional as F
 
 from benchmarks import enhance_metrics, enhance_models
-from remac import marsqe, marsqe_data, marsqe_modules, marsqe_weights, train_marsqe, train_segmenter
-from remac.charts import chart, chart_pictures
-from remac.coded import HEVC, SETTINGS, chart_name, coded_names, load_coded
-from remac.data import DataMissing, load_picture, other_camera, picture_paths
-from remac.marsqe import CELL, Bank, Enhanced, MarsQE, MarsQEConfig
-from remac.marsqe_data import CompressedPatches, Dictionary
-from remac.matching import jpeg, jpeg_with_tables, match
+from remac import marsqe, marsqe_modules, train_segmenter
+from remac.marsqe import Bank, Enhanced, MarsQE, MarsQEConfig
+from remac.matching import jpeg, match
 from remac.muon import orthogonalised
-from remac.packing import unpacked
 from remac.segmenter import IGNORED, Segmenter, cell_classes, class_map
-from remac.tensors import load_tensors
 from remac_runtime.enhance.matching import cut_dictionary, join_dictionary, texture
 
 TINY = MarsQEConfig(8, (1, 1, 1), (1, 1, 1), (8, 8, 8), (1, 1, 1), (1, 1, 1))
@@ -223,193 +212,6 @@ def test_segmenter_maps_and_metrics() -> None:
     metrics = train_segmenter.segmentation_metrics(matrix)
     assert metrics["iou"] == {"sand": 6 / 9, "soil": 9 / 12, "rock": None, "sky": 1.0} and metrics["accuracy"]["sand"] == 6 / 8
     assert metrics["miou"] == pytest.approx((6 / 9 + 9 / 12 + 1) / 3) and metrics["pixel_accuracy"] == 19 / 22
-
-
-# ---- data and training
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mars")
-    for split, count in (("train", 3), ("val", 1)):
-        (folder / split).mkdir()
-        for i in range(count):
-            Image.fromarray(terrain(256, 288, 10 * count + i)).save(folder / split / f"{i}.png")
-    return folder
-
-
-def patches(data: Path, seed: int = 1) -> CompressedPatches:
-    torch.manual_seed(7)
-    dictionary = Dictionary(np.stack([terrain(128, 128, seed) for seed in range(24)]))
-    return CompressedPatches(picture_paths(data / "train"), seed, dictionary, Segmenter().eval())
-
-
-def test_patches_are_a_function_of_seed_and_step(data: Path) -> None:
-    first, second = patches(data).compressed_batch(3, 17, True), patches(data).compressed_batch(3, 17, True)
-    for name in ("raw", "compressed", "tables", "classes", "weight"):
-        assert torch.equal(getattr(first, name), getattr(second, name)), name
-    assert first.references is not None and second.references is not None
-    assert all(torch.equal(a, b) for a, b in zip(first.references, second.references, strict=True))
-    for other in (patches(data).compressed_batch(3, 18, True), patches(data, 2).compressed_batch(3, 17, True)):
-        assert not torch.equal(first.raw, other.raw)
-    without = patches(data).compressed_batch(3, 17, False)
-    assert without.references is None and torch.equal(without.raw, first.raw)
-
-
-def test_patches_are_what_jpeg_with_these_tables_makes(data: Path) -> None:
-    batch = patches(data).compressed_batch(2, 3, True)
-    for raw, compressed, tables in zip(batch.raw, batch.compressed, batch.tables, strict=True):
-        again = jpeg_with_tables(raw.permute(1, 2, 0).byte().numpy(), tables.numpy())
-        assert np.array_equal(again, compressed.permute(1, 2, 0).byte().numpy())
-
-
-@pytest.fixture(scope="module")
-def coded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The training pictures through a codec that keeps the upper bits, as many of them as its setting says."""
-    folder = tmp_path_factory.mktemp("coded") / HEVC
-    for bits, number in enumerate(SETTINGS[HEVC], 1):
-        (folder / str(number)).mkdir(parents=True)
-        for i, path in enumerate(picture_paths(data / "train")):
-            for name, picture in zip(coded_names(path), (load_picture(path), other_camera(load_picture(path), i)), strict=True):
-                Image.fromarray(kept_bits(picture, bits)).save(folder / str(number) / name)
-        for i, drawn in enumerate(chart_pictures(CELL)):
-            Image.fromarray(kept_bits(drawn, bits)).save(folder / str(number) / chart_name(i))
-        Image.fromarray(np.full((512, 768, 3), bits, np.uint8)).save(folder / str(number) / "dictionary.png")
-    return folder
-
-
-def kept_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
-    return pixels >> (8 - bits) << (8 - bits)
-
-
-def test_patches_of_pictures_coded_beforehand(data: Path, coded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raw and coded patch show the same place, mirrored or not; tables and references are the setting's, weights partly."""
-    dictionary = Dictionary(np.stack([terrain(128, 128, seed) for seed in range(24)]))
-    monkeypatch.setattr(marsqe_data, "CHART_SHARE", 0.0)
-    torch.manual_seed(7)
-    batch = CompressedPatches(picture_paths(data / "train"), 1, dictionary, Segmenter().eval(), (coded,), 1.0).compressed_batch(12, 0, True)
-    steps = {round(2.0 ** ((number - 4) / 6), 4): bits for bits, number in enumerate(SETTINGS[HEVC], 1)}
-    found = [steps[round(float(tables[0, 0]), 4)] for tables in batch.tables]
-    assert set(found) == set(steps.values()) and batch.references is not None
-    for bits, raw, compressed, reference in zip(found, batch.raw, batch.compressed, batch.references[1], strict=True):
-        assert np.array_equal(kept_bits(raw.byte().numpy(), bits), compressed.byte().numpy())
-        assert (reference == bits).all()
-    monkeypatch.setattr(marsqe_data, "CHART_SHARE", 1.0)
-    charts = CompressedPatches(picture_paths(data / "train"), 1, dictionary, Segmenter().eval(), (coded,), 1.0).compressed_batch(8, 1, False)
-    for raw, compressed, weight in zip(charts.raw, charts.compressed, charts.weight, strict=True):
-        assert any(np.array_equal(kept_bits(raw.byte().numpy(), bits), compressed.byte().numpy()) for bits in steps.values())
-        assert weight <= 1 / (marsqe_data.OWN_SHARE * (raw - compressed).square().mean()).clamp_min(0.5) + 1e-4
-    squares = [np.square(np.float64(p) - kept_bits(p, 2)).mean() for p in map(load_picture, picture_paths(data / "train"))]
-    patch = found.index(2)
-    own = float((batch.raw[patch] - batch.compressed[patch]).square().mean())
-    expected = 1 / (marsqe_data.OWN_SHARE * own + (1 - marsqe_data.OWN_SHARE) * np.mean(squares))
-    assert float(batch.weight[patch]) == pytest.approx(expected, rel=1e-5)
-
-
-def test_another_camera_shows_the_same_place() -> None:
-    """Maps move with the pixels: where the magnified picture shows a half of the terrain, so does its map. Grey cameras occur."""
-    picture = np.zeros((96, 160, 4), np.uint8)
-    picture[:, 80:, :3], picture[:, 80:, 3] = (160, 120, 90), 1
-    others = [other_camera(picture, number) for number in range(24)]
-    for other in others:
-        assert other.shape == picture.shape and other.dtype == np.uint8
-        left, right = (other[8:-8, other[8, :, 3] == kind] for kind in (0, 1))
-        if right.size:
-            assert left[:, :-4, :3].max() < right[:, 4:, :3].min(initial=255)
-    widths = {int(other[0, :, 3].sum()) for other in others}
-    assert 80 in widths and len(widths) > 4
-    assert 2 < sum(np.ptp(other[0, -1, :3].astype(int)) == 0 for other in others) < 22
-    assert np.array_equal(others[3], other_camera(picture, 3))
-
-
-def test_charts_show_what_terrain_does_not() -> None:
-    """Pure colours, flat planes, grey pictures and noise all occur; a chart is a function of the generator's state."""
-    charts = [chart(64, np.random.default_rng(seed)) for seed in range(120)]
-    for drawn in charts:
-        assert drawn.shape == (3, 64, 64) and drawn.dtype == torch.float32
-        assert torch.equal(drawn, drawn.round().clamp(0, 255))
-    grey = sum(bool((drawn[0] == drawn[1]).all() and (drawn[1] == drawn[2]).all()) for drawn in charts)
-    assert 20 < grey < 80
-    assert any(set(drawn[:, 0, 0].tolist()) == {0.0, 255.0} for drawn in charts)
-    spreads = [drawn.std().item() for drawn in charts]
-    assert min(float((drawn - drawn.mean((1, 2), keepdim=True)).abs().max()) for drawn in charts) == 0 and max(spreads) > 80
-    assert torch.equal(charts[5], chart(64, np.random.default_rng(5)))
-
-
-def test_a_share_of_the_patches_are_charts(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They count mostly by their own error, which may be a hundred times that of terrain."""
-    monkeypatch.setattr(marsqe_data, "CHART_SHARE", 1.0)
-    monkeypatch.setattr(marsqe_data, "chart", lambda side, rng: torch.from_numpy(rng.integers(0, 2, (3, side, side)) * 255).float())
-    batch = CompressedPatches(picture_paths(data / "train"), 1).compressed_batch(4, 0, False)
-    errors = (batch.raw - batch.compressed).square().mean((1, 2, 3))
-    typical = (1 / batch.weight - marsqe_data.OWN_SHARE * errors) / (1 - marsqe_data.OWN_SHARE)
-    assert errors.min() > 500 and all(min(abs(value - known) for known in marsqe_data.TYPICAL_MSE.values()) < 1 for value in typical.tolist())
-
-
-def test_missing_coded_pictures_are_named(data: Path, coded: Path, tmp_path: Path) -> None:
-    for folder, message in ((tmp_path / "webp", "no pictures coded by hevc or remac"), (tmp_path / HEVC, "no pictures coded")):
-        with pytest.raises(DataMissing, match=message):
-            load_coded(folder, (27,), [], ([], []), 128)
-    paths = picture_paths(data / "train")
-    with pytest.raises(DataMissing, match=r"27 lacks another\.png and 1 more: run"):
-        load_coded(coded, (27,), [*paths, Path("another.png")], ([], []), 128)
-
-
-def run_in(folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch, model: str, *more: str) -> train_marsqe.Trainer:
-    torch.manual_seed(7)
-    segmenter = Segmenter().eval()
-    monkeypatch.setattr(train_marsqe, "load_segmenter", lambda weights: segmenter)
-    monkeypatch.setattr(train_marsqe, "load_dictionary", lambda path: np.stack([terrain(128, 128, seed) for seed in range(24)]))
-    builders: dict[str, Any] = {"marsqe": lambda: MarsQE(TINY), "dncnn": lambda: train_marsqe.BASELINES["dncnn"](3, 8)}
-    monkeypatch.setattr(train_marsqe, "build", lambda name: builders[name]())
-    folder.mkdir(exist_ok=True)
-    return train_marsqe.Trainer(train_marsqe.parse(["--out", str(folder), "--data", str(data), "--device", "cpu", "--model", model, "--steps", "6",
-                                                    "--batch", "2", "--parts", "0.3", "0.6", *more]))
-
-
-@pytest.mark.parametrize("model", ["marsqe", "dncnn"])
-def test_a_resumed_run_takes_the_same_steps(model: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    straight = run_in(tmp_path / "straight", data, monkeypatch, model)
-    expected = [straight.one_step() for _ in range(6)]
-    stopped = run_in(tmp_path / "stopped", data, monkeypatch, model)
-    for _ in range(3):
-        stopped.one_step()
-    stopped.save()
-    resumed = run_in(tmp_path / "stopped", data, monkeypatch, model)
-    assert resumed.step == 3 and [resumed.one_step() for _ in range(3)] == expected[3:]
-    for name, value in straight.average.items():
-        assert torch.equal(value, resumed.average[name]), name
-    assert ("gain_full" in expected[5]) == (model == "marsqe") and "gain_full" not in expected[0]
-
-
-def test_training_lowers_the_loss(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = run_in(tmp_path / "run", data, monkeypatch, "marsqe", "--steps", "40", "--parts", "2", "2", "--set", "warmup_steps=1")
-    before = trainer.model(*(getattr(trainer.pictures[""][0], n) for n in ("compressed", "tables", "classes"))).lite
-    trainer.train(lambda step, record: None)
-    after = trainer.model(*(getattr(trainer.pictures[""][0], n) for n in ("compressed", "tables", "classes"))).lite
-    raw = trainer.pictures[""][0].raw
-    assert F.mse_loss(after, raw) < F.mse_loss(before, raw)
-    assert (tmp_path / "run" / "checkpoint.pt").exists() and (tmp_path / "run" / "log.jsonl").read_text().count("evaluation") == 1
-
-
-def test_a_run_is_shipped(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The averaged weights, the post-enhancement's coarser than the others; the index says what they are for and how they were trained."""
-    trainer = run_in(tmp_path / "run", data, monkeypatch, "marsqe")
-    trainer.one_step()
-    trainer.save()
-    config = {"command": "train", "device": "cpu", "train": {"batch": 2}}
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    (tmp_path / "dictionary.json").write_text('{"count": 6}')
-    assert marsqe_weights.main([str(tmp_path / "run"), "--out", str(tmp_path), "--kinds", "jpeg", "hevc"]) == 0
-    index = json.loads((tmp_path / "marsqe.json").read_text())
-    assert index["model"]["kinds"] == {"jpeg": [20, 50], "hevc": [27, 42]} and index["dictionary"]["count"] == 6
-    assert [(stage["steps"], stage["patches"]) for stage in index["model"]["stages"]] == [(1, 2)]
-    shipped, coarse = unpacked(load_tensors(tmp_path / index["model"]["file"])[0]), 0.0
-    for name, value in trainer.average.items():
-        step = value.abs().amax() / (15 if name.startswith("post.") and value.ndim == 4 else 127)
-        assert (shipped[name] - value).abs().max() <= 0.51 * step + 1e-3, name
-        coarse = max(coarse, float((shipped[name] - value).abs().max() / step)) if name.startswith("post.") else coarse
-    assert coarse > 0.3
-    assert marsqe_weights.main([str(tmp_path / "nothing"), "--out", str(tmp_path)]) == 1
 
 
 def test_labels_are_read_at_the_centres_of_blocks() -> None:

@@ -150,11 +150,12 @@ def test_remac_c_compiles_without_a_warning(options: list[str], tmp_path: Path) 
 
 
 @needs_compiler
-def test_module_c_compiles_without_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["module.c", "module_layers.c"])
+def test_module_c_compiles_without_a_warning(source: str, tmp_path: Path) -> None:
     include = sysconfig.get_paths()["include"]
     if not (Path(include) / "Python.h").is_file():
         pytest.skip("no Python headers")
-    subprocess.run([COMPILER, *STRICT, "-DPy_LIMITED_API=0x030B0000", "-isystem", include, "-c", str(CSRC / "module.c"), "-o",
+    subprocess.run([COMPILER, *STRICT, "-DPy_LIMITED_API=0x030B0000", "-isystem", include, "-c", str(CSRC / source), "-o",
                     str(tmp_path / "module.o")], check=True, timeout=120)
 
 

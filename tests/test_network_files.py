@@ -76,6 +76,20 @@ def narrow_layer(meta: dict[str, Any], tensors: Tensors) -> None:
     put("side_in.bias", 0, 0)(meta, tensors)                      # for its bound
 
 
+def stored(name: str, dtype: Any, place: Any = 0, value: int = 0) -> Edit:
+    """A tensor as another type, with one value that the right one may not hold."""
+    def edit(meta: dict[str, Any], tensors: Tensors) -> None:
+        tensors[name] = tensors[name].astype(dtype)
+        tensors[name][place] = value
+    return edit
+
+
+def shaped(name: str, *shape: int) -> Edit:
+    def edit(meta: dict[str, Any], tensors: Tensors) -> None:
+        tensors[name] = tensors[name].reshape(shape)
+    return edit
+
+
 NETWORKS: dict[str, tuple[Edit, str]] = {
     "another version": (say(version=2), "version 2"),
     "a layer missing from the list": (say(layers=["stem"]), "layers are not those"),
@@ -101,6 +115,19 @@ NETWORKS: dict[str, tuple[Edit, str]] = {
     "a table of the escape alone": (short_table, "no symbol besides the escape"),
     "tables that do not cover their data": (put("z.start", -1, 3), "do not cover their data"),
     "63 tables of y": (table_missing, "y has 63 tables"),
+    "weights of another type": (stored("hidden0.weight", np.int32, (0, 0, 0, 0), 65537), r"hidden0.weight is int32\[.*expected i8 with 4 sides"),
+    "biases of another type": (stored("stem.bias", np.int16), "stem.bias is int16"),
+    "shifts of another type": (stored("stem.shift", np.uint8), "stem.shift"),
+    "bounds of another type": (stored("deep.bound", np.uint16), "deep.bound is uint16"),
+    "tables whose first symbol is 2^31 - 1": (stored("y.first", np.int32, 0, 2 ** 31 - 1), "y.first is int32.*expected i16 with 1 side$"),
+    "signed probabilities": (stored("z.cdf", np.int16), "z.cdf is int16"),
+    "gains of another type": (stored("gain", np.uint16, (0, 0), 1), "gain is uint16"),
+    "a context shift with two sides": (shaped("context_shift", -1, 1), r"context_shift is int8\[32, 1\]"),
+    "a rounding with two sides": (shaped("rounding", 64, 1), r"rounding is int32\[64, 1\]"),
+    "coded_from that is infinite": (say(coded_from=float("inf")), "infinity"),
+    "a profile of nine characters": (say(profile="rover-max"), "profile 'rover-max' is not of up to 8"),
+    "a profile that is not ASCII": (say(profile="rövér"), "profile 'rövér' is not"),
+    "a profile that moves the cursor": (say(profile="\x1b[2J"), "is not of up"),
 }
 
 
@@ -121,6 +148,9 @@ def test_a_network_that_is_only_rewritten_is_read(small_model: Path, tmp_path: P
 BANKS: dict[str, tuple[Edit, str]] = {
     "of another network": (say(codec_hash="0" * 16), "made for codec 0000000000000000"), "without descriptors": (without("texture"), "texture"),
     "descriptors of other references": (cut("semantic"), "do not fit"), "a hash that is none": (say(codec_hash="zz"), "damaged bank"),
+    "planes of another type": (stored("planes", np.int32), "planes is int32.*expected u8 with 5 sides"),
+    "places in one row": (shaped("z", 3, 16, 1, 16), "do not fit"),
+    "a flat texture": (shaped("texture", -1), r"texture is uint8\[48\], expected u8 with 2"),
     "no references": (lambda meta, tensors: tensors.update({name: tensor[:0] for name, tensor in tensors.items()}), "do not fit"),
 }
 
@@ -153,6 +183,8 @@ CONTAINERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a negative side": (lambda c: _header(c, lambda h: h["tensors"]["gain"].update(shape=[-1, 4])), "gain has a negative side"),
     "a gap": (lambda c: _header(c, lambda h: h["tensors"]["stem.weight"].update(offset=4)), "stem.weight leaves a gap"),
     "a tensor that passes the end": (lambda c: c[:-1], "leaves a gap or passes the end"),
+    "JSON as deep as the header": (lambda c: c[:8] + (1 << 18).to_bytes(8, "little") + b"[" * (1 << 18), "damaged header"),
+    "an infinite side": (lambda c: _header(c, lambda h: h["tensors"]["gain"].update(shape=[float("inf"), 4])), "damaged header"),
     "bytes behind the last tensor": (lambda c: c + b"\0", "1 bytes after the last tensor"),
 }
 

@@ -201,6 +201,15 @@ def test_a_newer_minor_version_may_append_fields_and_an_equal_one_may_not() -> N
     assert scan(mended(longer) + PACKETS[1]).header.profile == "rover-m"
 
 
+@pytest.mark.parametrize("profile", [b"\x1b[2J", b"rov\xf6r", b"a\0b", b"tab\t"])
+def test_a_profile_that_is_not_printable_is_not_used(profile: bytes) -> None:
+    """What it may do to a terminal is no part of a stream."""
+    header = bytearray(PACKETS[0])
+    header[44:52] = profile.ljust(8, b"\0")
+    scanned = scan(mended(header) + PACKETS[1])
+    assert (scanned.header.profile, scanned.header_intact, list(scanned.bands)) == ("", False, [0])
+
+
 def test_reference_sections_need_a_newer_reader() -> None:
     sectioned = bytearray(PACKETS[1])
     sectioned[31] |= 0x10

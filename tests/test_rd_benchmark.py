@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from PIL import Image
 
 from benchmarks import rd, rd_remac
 from benchmarks.datasets import DataMissingError, EvalImage, evaluation_images
-from benchmarks.measure import Peer, Picture, run
+from benchmarks.measure import Peer, Picture, components, run
 from benchmarks.metrics import RDPoint
-from benchmarks.peers import all_peers, is_grey
+from benchmarks.peers import all_peers
 from benchmarks.store import ImageResults, Results, ResultsError, load, merge, save
 from benchmarks.summary import summarise
 
@@ -56,12 +55,16 @@ def pictures(tmp_path: Path) -> tuple[EvalImage, ...]:
     return tuple(found)
 
 
-def test_finished_pairs_are_not_measured_again(pictures: tuple[EvalImage, ...], tmp_path: Path) -> None:
+def test_points_that_are_there_are_not_measured_again(pictures: tuple[EvalImage, ...], tmp_path: Path) -> None:
     codec, path = ToyCodec(), tmp_path / "out" / "results.json"
     run([codec.peer()], pictures[:1], path, VERSIONS)
     assert codec.calls == 3
     results = run([codec.peer()], pictures, path, VERSIONS)
     assert codec.calls == 6
+    assert run([codec.peer(qualities=(6, 8))], pictures, tmp_path / "fewer.json", VERSIONS).images["test/a"].curves["toy"][0].quality == 6
+    codec.calls = 0
+    more = run([codec.peer(qualities=(2, 6, 8))], pictures, tmp_path / "fewer.json", VERSIONS)
+    assert codec.calls == 2 and [point.quality for point in more.images["test/b"].curves["toy"]] == [2, 6, 8]
     read = load(path)
     assert (read.versions, read.codecs, read.images.keys()) == (results.versions, results.codecs, results.images.keys())
     for key, image in results.images.items():
@@ -71,11 +74,10 @@ def test_finished_pairs_are_not_measured_again(pictures: tuple[EvalImage, ...], 
     assert read.images["test/a"].curves["toy"][-1].psnr_db == math.inf
 
 
-@pytest.mark.parametrize("change", [lambda peer: replace(peer, settings="other"), lambda peer: replace(peer, qualities=(3, 6, 8))])
-def test_a_codec_that_is_run_otherwise_is_measured_again(change: Callable[[Peer], Peer], pictures: tuple[EvalImage, ...], tmp_path: Path) -> None:
+def test_a_codec_that_is_run_otherwise_is_measured_again(pictures: tuple[EvalImage, ...], tmp_path: Path) -> None:
     codec, path = ToyCodec(), tmp_path / "results.json"
     run([codec.peer()], pictures, path, VERSIONS)
-    run([change(codec.peer())], pictures, path, VERSIONS)
+    run([replace(codec.peer(), settings="other")], pictures, path, VERSIONS)
     assert codec.calls == 12
 
 
@@ -180,6 +182,18 @@ def test_summary_of_known_factors() -> None:
     assert codec.qualities[0].bits_per_pixel == pytest.approx(500)
 
 
+def test_a_mean_over_some_of_the_pictures_is_none() -> None:
+    """A codec that does not reach JPEG's quality 85 on one picture has no mean there, one that was measured on one picture has none at all."""
+    peers, ours = toy_results()
+    short = ours.images["test/b"].curves["remac-m"]
+    ours.images["test/b"].curves["remac-m"] = short[:3]
+    peers.images["test/b"].curves.pop("jpeg2000")
+    codecs = summarise(merge([peers, ours]))["test"].codecs
+    assert math.isnan(codecs["remac-m"].bytes_at_operating_point) and codecs["remac-m"].complete
+    assert codecs["remac-m"].covered == pytest.approx((1 + 0.5) / 2)
+    assert not codecs["jpeg2000"].complete and codecs["jpeg2000"].measured == 1
+
+
 def test_report_is_complete_and_repeatable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, results in zip(("peers.json", "ours.json"), toy_results(), strict=True):
         save(tmp_path / name, results)
@@ -209,8 +223,8 @@ def test_every_peer_decodes_to_the_size_and_improves_with_quality(peer: Peer, gr
     row, column = np.mgrid[0:70, 0:91]
     planes = [128 + 60 * np.sin(row / 9 + shift) + 50 * np.cos(column / (5 + shift)) for shift in ((0, 0, 0) if grey else (0, 1, 2))]
     picture = np.clip(np.stack(planes, -1), 0, 255).astype(np.uint8)
-    assert is_grey(picture) == grey
-    coarse, fine = (peer.encode(picture, quality) for quality in (peer.qualities[0], peer.qualities[-1]))
+    assert (components(picture).ndim == 2) == grey
+    coarse, fine = (peer.encode(components(picture), quality) for quality in (peer.qualities[0], peer.qualities[-1]))
     decoded = [peer.decode(coded).astype(int) for coded in (coarse, fine)]
     assert [image.shape for image in decoded] == [picture.shape, picture.shape]
     assert len(coarse) < len(fine)

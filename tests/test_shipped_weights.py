@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import lzma
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,6 +27,16 @@ from remac.weights import CODEC_FILE, load_codec, load_ground, rover_layers, sav
 from remac_runtime.enhance.input import stream_tables
 from remac_runtime.errors import BadNetwork
 from remac_runtime.format import LATENT_OFFSET
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_card_makes_every_file_that_its_runs_start_from() -> None:
+    card = (ROOT / "weights" / "rover-m" / "README.md").read_text()
+    started = set(re.findall(r"--start (runs/\S+)", card))
+    made = {f"{folder}/checkpoint.pt" for folder in re.findall(r"--out (runs/[\w-]+) ", card)}
+    made |= set(re.findall(r"^    (?:python|cp) .* (runs/\w+\.pt)\b", card, re.MULTILINE))
+    assert len(started) > 10 and started <= made, started - made
 
 
 def test_shipped_weights_rebuild_the_codec(integer_codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +92,7 @@ def test_a_deeper_decoder_follows_its_codec(integer_codec: Codec, tmp_path: Path
         torch.save({"stage": "quantised", "rate": asdict(RATE), "model": state}, tmp_path / name)
     paths = [str(tmp_path / "deep.pt"), "--former", str(tmp_path / "former.pt"), "--out", str(tmp_path / "out.pt"), "--codec"]
     assert regrow.main([*paths, str(tmp_path / "other.pt")]) == 1 and not (tmp_path / "out.pt").exists()
-    with pytest.raises(ValueError, match="name its own with --profile"):
+    with pytest.raises(BadNetwork, match="name its own with --profile"):
         regrow.regrow(replace(config, latents=16), grown, former, moved)
     assert regrow.main([*paths, str(tmp_path / "new.pt")]) == 0
     written = torch.load(tmp_path / "out.pt", weights_only=True)["model"]
@@ -90,7 +101,7 @@ def test_a_deeper_decoder_follows_its_codec(integer_codec: Codec, tmp_path: Path
 
 def test_a_checkpoint_of_another_profile_is_refused(integer_codec: Codec, tmp_path: Path) -> None:
     torch.save({"stage": "quantised", "model": integer_codec.state_dict()}, tmp_path / "tiny.pt")
-    with pytest.raises(SystemExit, match=r"tiny\.pt is not of the profile rover-s: name its own with --profile"):
+    with pytest.raises(BadNetwork, match=r"tiny\.pt is not of the profile rover-s: name its own with --profile"):
         freeze.load_checkpoint(tmp_path / "tiny.pt", "rover-s")
 
 

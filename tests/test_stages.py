@@ -90,7 +90,7 @@ def test_all_ways_give_the_same_bytes_and_their_stages(small_model: Path, source
 
 def test_the_extension_is_switched_off_and_on_again() -> None:
     library = native.library
-    with pytest.raises(ValueError, match="within"), stages.without_extension():
+    with pytest.raises(ValueError, match="within"), native.switched_off():
         assert native.library is None
         raise ValueError("within")
     assert native.library is library

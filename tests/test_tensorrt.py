@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from small_ground import small_module
 
 from benchmarks.engines import facts as engine_facts
-from export import ground_decoder, to_half, to_int8, to_tensorrt
+from export import ground_decoder, marsqe, to_half, to_int8, to_tensorrt
 from export.to_onnx_float import run_onnx
 from remac_runtime import ground_tensorrt
 from remac_runtime.errors import BadNetwork, RemacError
@@ -194,7 +194,7 @@ def test_a_builder_that_crashes_is_survived(exported: Path, tmp_path: Path, monk
     assert not list(exported.parent.glob("*sm120*")) and not list(exported.parent.glob("*.tmp"))
 
 
-def test_targets_that_cannot_be_built(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_targets_that_cannot_be_built(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(to_tensorrt, "package", lambda: "tensorrt_rtx")
     monkeypatch.setattr(to_tensorrt, "this_gpu", lambda: "sm87")
     with pytest.raises(RemacError, match="tensorrt_rtx cannot build for sm87"):
@@ -202,6 +202,15 @@ def test_targets_that_cannot_be_built(exported: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(to_tensorrt, "package", lambda: "tensorrt")
     with pytest.raises(RemacError, match="builds for the GPU it runs on, sm87, not for sm86"):
         to_tensorrt.build(work_of(exported), "sm86", "fp32")
+
+    def no_gpu() -> str:
+        raise BadNetwork("there is no NVIDIA GPU here: leave it away")
+    monkeypatch.setattr(to_tensorrt, "this_gpu", no_gpu)
+    for command in (ground_decoder, marsqe):        # nothing is exported before the target is known
+        assert command.main(["--out", str(tmp_path / "out"), "--target", "this-gpu"]) == 1
+        assert capsys.readouterr().err.endswith("(there is no NVIDIA GPU here): name the architecture, one of sm75, sm80, sm86, sm89, sm120, sm121\n")
+    assert not (tmp_path / "out").exists()
+    assert f"`--target {'|'.join(to_tensorrt.TARGETS)}`" in (ROOT / "CHANGELOG.md").read_text()
     monkeypatch.undo()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RemacError, match="pip install"):

@@ -18,17 +18,20 @@ import torch
 from tiny_codec import TINY, as_tensor, picture, run_for, trained, write_network
 
 from calibration import freeze, integer_network, tables, thaw
+from remac import train_codec
+from remac.checkpoints import read_checkpoint, save_checkpoint
 from remac.codec import Analysed, Codec, context_taps
 from remac.config import FOCUS, PROFILES, RateConfig, TrainConfig
 from remac.data import processed
 from remac.quantise import IntegerQuantiser
-from remac.train_codec import draw_qualities, learning_rate, rd_loss
+from remac.train_codec import Trainer, draw_qualities, learning_rate, rd_loss
 from remac.weights import CODEC_FILE, save_codec
 from remac.widen import widen
 from remac_runtime import arithmetic
 from remac_runtime.analysis import analyse
 from remac_runtime.backends import open_backend
 from remac_runtime.entropy_path import EntropyPath
+from remac_runtime.exits import Exit
 from remac_runtime.format import LATENT_OFFSET, PHASES, QUALITIES
 
 
@@ -57,7 +60,7 @@ def test_training_graph_computes_the_integers_of_the_runtime(integer_codec: Code
             dy, dx = PHASES[p]
             runtime = arithmetic.quantise(np.ascontiguousarray(expected.y[None, dy::2, dx::2]), mu, scale, params)
             planes.append(runtime.plane)
-            mean, log_scale = integer_codec.entropy.phase(p, side, context_taps(p, decoded) if p else [])
+            mean, log_scale = integer_codec.entropy.phase(p, side, context_taps(p, decoded))
             residual, _, _, plane = quantise(analysed.y[:, :, dy::2, dx::2], mean, log_scale, False)
             decoded.append(plane[:, :TINY.context])
             assert np.array_equal(torch.round(mean).permute(0, 2, 3, 1).numpy(), mu)
@@ -83,12 +86,59 @@ def test_a_changed_weight_is_noticed(integer_codec: Codec, tmp_path: Path) -> No
         assert not np.array_equal(analyse(backend, pixels).y, before)
 
 
-def test_a_stopped_run_resumes_to_the_exact_step(pictures: Path, tmp_path: Path) -> None:
-    straight = trained(run_for(tmp_path / "straight", pictures, "float"))
-    trained(run_for(tmp_path / "stopped", pictures, "float"), stop_at=2)
-    resumed = trained(run_for(tmp_path / "stopped", pictures, "float"))
+@pytest.mark.parametrize("stage", ["float", "quantised", "decoder"])
+def test_a_stopped_run_resumes_to_the_exact_step(stage: str, pictures: Path, tmp_path: Path) -> None:
+    """The references too: coded once, with the weights that the run began with."""
+    start = None
+    for before in {"float": (), "quantised": ("float",), "decoder": ("float", "quantised")}[stage]:
+        trained(run_for(tmp_path / before, pictures, before, start, steps=2))
+        start = tmp_path / before / "checkpoint.pt"
+    straight = trained(run_for(tmp_path / "straight", pictures, stage, start))
+    stopped = trained(run_for(tmp_path / "stopped", pictures, stage, start), stop_at=2)
+    stopped.skipped = 1
+    stopped.save()
+    assert Trainer(run_for(tmp_path / "stopped", pictures, stage, start), 0).skipped == 1
+    resumed = trained(run_for(tmp_path / "stopped", pictures, stage, start))
     for name, value in straight.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_a_checkpoint_without_references_codes_them_anew(pictures: Path, tmp_path: Path) -> None:
+    """Such are those of runs of an older version."""
+    trained(run_for(tmp_path / "float", pictures, "float", steps=1))
+    run = run_for(tmp_path / "run", pictures, "quantised", tmp_path / "float" / "checkpoint.pt", steps=1)
+    trained(run)
+    state = read_checkpoint(run.folder / "checkpoint.pt")
+    save_checkpoint(run.folder / "checkpoint.pt", {key: value for key, value in state.items() if key not in ("pool", "skipped")})
+    again = Trainer(run, 0)
+    assert again.pool is not None and again.step == 1 and again.skipped == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_keeps_the_last_step(number: int, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                          capsys: pytest.CaptureFixture[str]) -> None:
+    """The command ends with 130, after the step that it was in; the same command goes on to what an undisturbed run gives."""
+    monkeypatch.setitem(PROFILES, "rover-s", TINY)
+    arguments = ["--profile", "rover-s", "--data", str(pictures), "--device", "cpu", "--batch", "1", "--steps", "4", "--out"]
+    assert train_codec.main([*arguments, str(tmp_path / "straight")]) == 0
+    step = Trainer.one_step
+
+    def disturbed(self: Trainer) -> dict[str, float]:
+        if self.step == 2:
+            os.kill(os.getpid(), number)
+        return step(self)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)      # a shell's background would ignore it
+    try:
+        monkeypatch.setattr(Trainer, "one_step", disturbed)
+        assert train_codec.main([*arguments, str(tmp_path / "run")]) == Exit.INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)
+    monkeypatch.setattr(Trainer, "one_step", step)
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.pt")["step"] == 3
+    assert capsys.readouterr().err.endswith("remac: interrupted; nothing half-written is left\n")
+    assert train_codec.main([*arguments, str(tmp_path / "run")]) == 0
+    straight, resumed = (read_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("straight", "run"))
+    assert all(torch.equal(value, resumed[name]) for name, value in straight.items())
 
 
 def test_stages_follow_each_other(pictures: Path, tmp_path: Path) -> None:
@@ -120,7 +170,7 @@ def test_a_killed_run_leaves_no_process_behind(pictures: Path, tmp_path: Path) -
     while not list((tmp_path / "run").glob("rendezvous.*")) and process.poll() is None:        # the workers write it
         time.sleep(0.1)
     process.terminate()
-    assert process.wait(60) == 128 + signal.SIGTERM, (tmp_path / "log").read_text()
+    assert process.wait(60) == Exit.INTERRUPTED, (tmp_path / "log").read_text()
     with pytest.raises(ProcessLookupError):
         for _ in range(100):
             os.killpg(process.pid, 0)

@@ -368,7 +368,8 @@ def test_the_page_says_what_the_matrix_says(model: Model, picture: Path, tmp_pat
 
 @pytest.mark.parametrize(("arguments", "word"), [
     (["a.ppm", "--encode-with", "quantum"], "unknown engine"), (["a.ppm", "--decode-with", "numpy:level=all"], "no option of numpy"),
-    (["a.ppm", "--runtimes", "none.json"], "cannot be read"), (["--vectors", "nowhere"], "missing")])
+    (["a.ppm", "--runtimes", "none.json"], "cannot be read"), (["--vectors", "nowhere"], "missing"),
+    (["none.ppm", "--report", "no/x.html"], "no: no such folder: make it")])
 def test_wishes_that_cannot_be_met(arguments: list[str], word: str, model: Model, picture: Path, tmp_path: Path,
                                    capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(model, tmp_path, *(str(picture) if argument == "a.ppm" else argument for argument in arguments)) == (1, {})

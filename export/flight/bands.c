@@ -180,7 +180,7 @@ static size_t band_symbols(remac_flight *e, const flight_band *band)
     return count;
 }
 
-/* Codes a band, and writes it or, to measure, only adds its packets to e->offset. */
+/* Codes a band, and writes it or, to measure, only adds its packets to e->offset, which holds all that are not too long: 256 bands of 255. */
 static remac_flight_status code_band(remac_flight *e, uint32_t number)
 {
     const flight_band band = find_band(e, number);
@@ -194,10 +194,12 @@ static remac_flight_status code_band(remac_flight *e, uint32_t number)
     if (remac_encode(&TABLES, count, e->symbols, e->tables, lanes_log2, e->coded, room, &offset) != REMAC_OK)
         return REMAC_FLIGHT_INTERNAL;
     const size_t size = room - offset;
-    if (size > (size_t)REMAC_FLIGHT_FRAGMENTS_MAX * REMAC_FLIGHT_PAYLOAD_MAX)
-        return REMAC_FLIGHT_BAND_TOO_LONG;
+    const int too_long = size > (size_t)REMAC_FLIGHT_FRAGMENTS_MAX * REMAC_FLIGHT_PAYLOAD_MAX;
     if (e->pass != PASS_MEASURE)
-        return write_band(e, number, lanes_log2, e->coded + offset, (uint32_t)size);
-    e->offset += (uint32_t)(size + (size + REMAC_FLIGHT_PAYLOAD_MAX - 1u) / REMAC_FLIGHT_PAYLOAD_MAX * REMAC_FLIGHT_HEADER_BYTES);
+        return too_long ? REMAC_FLIGHT_BAND_TOO_LONG : write_band(e, number, lanes_log2, e->coded + offset, (uint32_t)size);
+    if (too_long)
+        e->too_long = 1;
+    else
+        e->offset += (uint32_t)(size + (size + REMAC_FLIGHT_PAYLOAD_MAX - 1u) / REMAC_FLIGHT_PAYLOAD_MAX * REMAC_FLIGHT_HEADER_BYTES);
     return REMAC_FLIGHT_OK;
 }

@@ -68,6 +68,7 @@ static void start_pass(remac_flight *e, flight_pass pass, uint32_t quality)
     e->offset = REMAC_FLIGHT_HEADER_PACKET;
     e->sequence = 1;
     e->payload_crcs = 0;
+    e->too_long = 0;
 }
 
 /* The next pass when the references are known: to measure as long as there are qualities to try, else to emit. */
@@ -213,14 +214,16 @@ remac_flight_status remac_flight_push(remac_flight *e, const void *samples, size
     return status;
 }
 
-/* One step of the bisection for the highest quality within the target, as the runtime's encoder does it; the size is that of the pass. */
+/* One step of the bisection for the highest quality within the target, as the runtime's encoder does it; the size is that of the pass. Where nothing
+ * fits, quality 0 is tried last. */
 static void narrow(remac_flight *e)
 {
-    if (e->offset <= e->config.target_bytes) {
+    if (e->too_long == 0u && e->offset <= e->config.target_bytes) {
         e->best = e->quality;
         e->low = e->quality + 1u;
     } else {
         e->smallest = e->offset;
+        e->unfit = e->too_long != 0u ? REMAC_FLIGHT_BAND_TOO_LONG : REMAC_FLIGHT_TARGET_TOO_SMALL;
         e->high = e->quality;
     }
 }
@@ -232,7 +235,7 @@ static remac_flight_status code_kept(remac_flight *e)
     for (uint32_t turn = 0; turn <= REMAC_FLIGHT_QUALITIES && status == REMAC_FLIGHT_OK; turn++) {
         start_coding(e);
         if (e->quality == REMAC_FLIGHT_QUALITIES)
-            return REMAC_FLIGHT_TARGET_TOO_SMALL;
+            return e->unfit;
         for (uint32_t band = 0; band < e->bands && status == REMAC_FLIGHT_OK; band++)
             status = code_band(e, band);
         if (e->pass == PASS_EMIT)
@@ -258,7 +261,7 @@ static remac_flight_status end_pass(remac_flight *e)
     if (e->pass == PASS_MEASURE)
         narrow(e);
     start_coding(e);
-    return e->quality == REMAC_FLIGHT_QUALITIES ? REMAC_FLIGHT_TARGET_TOO_SMALL : REMAC_FLIGHT_AGAIN;
+    return e->quality == REMAC_FLIGHT_QUALITIES ? e->unfit : REMAC_FLIGHT_AGAIN;
 }
 
 remac_flight_status remac_flight_end(remac_flight *e, remac_flight_result *result)

@@ -41,6 +41,18 @@ static unsigned header_number(FILE *file)
     return value; /* the one white space behind it is consumed */
 }
 
+/* Samples of two bytes, which PNM has big-endian, become this machine's; returns the largest. */
+static unsigned turn_round(uint8_t *samples, size_t size)
+{
+    unsigned largest = 0;
+    for (size_t i = 0; i < size; i += 2) {
+        const uint16_t value = (uint16_t)(samples[i] << 8 | samples[i + 1]);
+        memcpy(samples + i, &value, 2);
+        largest = value > largest ? value : largest;
+    }
+    return largest;
+}
+
 static int read_picture(const char *path, picture *p)
 {
     FILE *file = fopen(path, "rb");
@@ -62,11 +74,12 @@ static int read_picture(const char *path, picture *p)
         free(p->samples);
         return fail(path, "not a whole binary PGM or PPM file");
     }
-    for (size_t i = 0; sample == 2 && i < size; i += 2) { /* PNM is big-endian */
-        const uint16_t value = (uint16_t)(p->samples[i] << 8 | p->samples[i + 1]);
-        memcpy(p->samples + i, &value, 2);
-    }
-    return 0;
+    const char *problem = p->top < 255 ? "its largest value is below 255: scale the samples to 0..255, as the runtime does" : NULL;
+    if (sample == 2 && turn_round(p->samples, size) > p->top)
+        problem = "has a sample above its largest value: write it again";
+    if (problem != NULL)
+        free(p->samples);
+    return problem != NULL ? fail(path, problem) : 0;
 }
 
 static void print_region(const char *name, uint64_t bytes, const char *what)

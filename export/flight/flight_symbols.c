@@ -78,7 +78,8 @@ static remac_flight *open_encoder(const uint8_t *header, void **work)
     config.texture = header[34];
     const size_t size = (size_t)remac_flight_work_bytes(&config);
     *work = allocate(size);
-    REQUIRE(memcmp(header + 16, CODEC_HASH, 4) == 0 && config.references <= REMAC_FLIGHT_REFERENCES_FIXED && remac_flight_begin(&e, *work, size, &config, &nowhere) == REMAC_FLIGHT_OK);
+    REQUIRE(memcmp(header + 16, CODEC_HASH, 4) == 0 && config.references <= REMAC_FLIGHT_REFERENCES_FIXED);
+    REQUIRE(remac_flight_begin(&e, *work, size, &config, &nowhere) == REMAC_FLIGHT_OK);
     return e;
 }
 

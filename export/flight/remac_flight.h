@@ -67,7 +67,8 @@ typedef struct {
     uint32_t grey;          /* 0: samples R, G, B in turn; 1: one sample a pixel */
     uint32_t depth;         /* 8: samples are uint8_t; 9..16, grey only: uint16_t of the processor's byte order, companded (FORMAT 3) */
     uint32_t quality;       /* 0..63; not looked at with target_bytes */
-    uint32_t target_bytes;  /* 0: none; else the stream of the highest quality within it: more pushes of the picture unless `keep` */
+    uint32_t target_bytes;  /* 0: none; else the stream has at most so many, of the highest quality that a bisection finds (in a few hundred bytes a
+                             * higher one may fit, too): more pushes of the picture unless `keep` */
     uint32_t band_rows;     /* rows that one lost packet costs: a multiple of 64 */
     uint32_t references;    /* a remac_flight_references */
     uint32_t semantic, texture; /* entries of the bank, or REMAC_FLIGHT_NO_REFERENCE */

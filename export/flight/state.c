@@ -36,6 +36,8 @@ struct remac_flight {
     uint32_t quality;           /* of this pass */
     uint32_t low, high;         /* target bytes: what is still to be tried */
     uint32_t best, smallest;    /* highest quality that fits, or REMAC_FLIGHT_QUALITIES; size of the last that does not */
+    uint32_t too_long;          /* this pass: 1 where a band is longer than its packets, so that the quality does not fit */
+    remac_flight_status unfit;  /* why the last quality that does not fit does not */
     uint32_t offset, sequence;  /* of the next packet */
     uint32_t payload_crcs;      /* FORMAT 2.2, the image id */
     uint32_t companding[255];   /* FORMAT 3: I(n) + I(n + 1) */

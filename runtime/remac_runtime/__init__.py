@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from remac_runtime.choices import MAX_PIXELS
 from remac_runtime.format import BAND_ROWS
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ def encode(array: Any, quality: int = 32, target_bytes: int | None = None, threa
            target_psnr: float | None = None, references: bool = True, band_rows: int = BAND_ROWS, model: Path | str | None = None) -> bytes:
     """Encode uint8[H,W,3] (RGB), uint8[H,W] or uint16[H,W] (grey, 16 bit) into a stream.
 
-    `target_bytes`: the largest quality that fits. `backend`: onnxruntime, numpy or torch. `band_rows`: rows that a lost packet costs, a multiple
-    of 64. `model`: the model folder. Raises errors.RemacError.
+    `target_bytes`: at most so many, of the highest quality that a bisection finds. `backend`: onnxruntime, c99, numpy or torch, by default the
+    fastest that works here. `band_rows`: rows that a lost packet costs, a multiple of 64. `model`: the model folder. Raises errors.RemacError.
     """
     from remac_runtime.codec import EncodeOptions, Encoder
     from remac_runtime.images import as_picture
@@ -34,10 +35,11 @@ def encode(array: Any, quality: int = 32, target_bytes: int | None = None, threa
 
 
 def decode(data: bytes, threads: int = 1, backend: str | None = None, *, strict: bool = True, model: Path | str | None = None,
-           decoder: str | None = None) -> Any:
+           decoder: str | None = None, max_pixels: int = MAX_PIXELS) -> Any:
     """Decode a stream to the array that `encode` took (lossy). With `strict` (the default here) damage raises CorruptStream, else it is concealed.
 
-    `decoder`: NAME@VERSION or NAME of a ground decoder of the model folder, by default the newest.
+    `decoder`: NAME@VERSION or NAME of a ground decoder of the model folder, by default the newest. `max_pixels`: a larger picture raises
+    UnsupportedStream, since a few bytes can ask for gigabytes. Raises errors.RemacError.
     """
     from remac_runtime.codec import Decoder
     from remac_runtime.ground import GroundDecoder
@@ -45,4 +47,4 @@ def decode(data: bytes, threads: int = 1, backend: str | None = None, *, strict:
 
     loaded = load_model(model)
     with Decoder(loaded, backend, threads, GroundDecoder(loaded, threads, decoder)) as opened:
-        return opened.decode(data, strict=strict).picture.samples
+        return opened.decode(data, strict, max_pixels).picture.samples

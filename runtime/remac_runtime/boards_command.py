@@ -112,7 +112,9 @@ def _fit(boards: Sequence[Board], options: argparse.Namespace) -> tuple[dict[str
     for entry in fitted:
         shown = list(zip(entry.predictions, entry.gains, strict=True))
         rows += [_row(prediction, gain) for prediction, gain in (shown if options.board else shown[:1])]
-    lines = [f"{options.profile}, {width}x{height}, {_threads(options.threads)}. {LABEL}", "", *aligned(rows), "", *_legend(rate, width, height)]
+    used = {prediction.threads for found in fitted for prediction in found.predictions}       # boards with fewer cores, and c99, use fewer
+    threads = f"{'up to ' if len(used) > 1 else ''}{_threads(max(used, default=1))}"
+    lines = [f"{options.profile}, {width}x{height}, {threads}. {LABEL}", "", *aligned(rows), "", *_legend(rate, width, height)]
     lines += [_measured_line(entry) for found in fitted for entry in found.compared]
     if options.board:
         lines += [f"{prediction.runtime}: {prediction.basis}: {prediction.source}" for prediction in fitted[0].predictions]
@@ -131,7 +133,8 @@ def _row(prediction: fit.Prediction, gain: fit.Gain) -> tuple[str, ...]:
 
 def _legend(rate: fit.Rate, width: int, height: int) -> Iterator[str]:
     jpeg, (low, high) = fit.gain(rate, 1.0, height, width).jpeg_pictures, fit.PASS_MBIT
-    yield "memory: the picture at once, in strips of 64 rows, or not at all. energy: the highest power mode over the latency."
+    yield (f"memory: the picture at once, in strips of {fit.STRIP_ROWS} rows (c99: {fit.FLIGHT_STRIP_ROWS}), or not at all. "
+           "energy: the highest power mode over the latency.")
     yield (f"saved s/s: seconds of link saved against JPEG of quality 85 for each second of encoding, at equal PSNR (JPEG: "
            f"{rate.jpeg_bits_per_pixel:.2f} bit/pixel; ours {100 * rate.share_of_jpeg:.0f} % of its bytes; means over {rate.pictures} pictures).")
     yield (f"pictures a pass: what a relay pass of {low} to {high} Mbit carries; JPEG: {jpeg[low]}-{jpeg[high]}. "

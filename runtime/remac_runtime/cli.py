@@ -2,23 +2,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import io
 import json
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from remac_runtime.bench import arguments as bench_arguments
+from remac_runtime.choices import BACKENDS, GROUND_ENGINES, MAX_PIXELS
 from remac_runtime.errors import RemacError
-from remac_runtime.exits import MEANING, Exit, UsageError, describe
-from remac_runtime.format import BAND_ROWS, BAND_UNIT, QUALITIES
+from remac_runtime.exits import MEANING, Exit, UsageError, describe, interrupted_by_terminate
+from remac_runtime.format import BAND_ROWS, BAND_UNIT, QUALITIES, SIDE_MAX
 
 PLUGIN_GROUP = "remac.commands"   # entry points NAME = "module:main", main(arguments: list[str]) -> int
-BACKENDS = ("onnxruntime", "c99", "numpy", "torch")
 DEFAULT_QUALITY = 32
 
 _EXAMPLES = """\
@@ -48,6 +46,12 @@ def _number(low: int, high: int, step: int = 1) -> Callable[[str], int]:
     return parse
 
 
+def _tile(text: str) -> int:
+    from remac_runtime.enhance.matching import CELL
+    from remac_runtime.enhance.tiles import LEAST_TILE
+    return _number(LEAST_TILE, SIDE_MAX, CELL)(text)
+
+
 def _decibels(text: str) -> float:
     try:
         value = float(text)
@@ -56,6 +60,12 @@ def _decibels(text: str) -> float:
     if not 0 < value < 200:
         raise argparse.ArgumentTypeError(f"{text!r} is not a PSNR in dB, such as 36.5")
     return value
+
+
+def _output(text: str) -> str:
+    if text in ("", "-"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no place for a file: name a file or a folder")
+    return text
 
 
 def _common(parser: argparse.ArgumentParser, engine: bool = True, backend: bool = True) -> None:
@@ -71,11 +81,13 @@ def _common(parser: argparse.ArgumentParser, engine: bool = True, backend: bool 
 def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     most = 2 ** 31 - 1
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="PNG, TIFF, JPEG, WebP, PGM or PPM; RGB or grey of 8 bits, grey of up to 16")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT.rmc|FOLDER", help="stream to write, or a folder for OUT.rmc of each picture")
+    parser.add_argument("-o", "--output", type=_output, required=True, metavar="OUT.rmc|FOLDER",
+                        help="stream to write, or a folder for OUT.rmc of each picture")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quality", type=_number(0, QUALITIES - 1), default=DEFAULT_QUALITY, metavar=f"0..{QUALITIES - 1}",
                       help=f"quality (default {DEFAULT_QUALITY})")
-    size.add_argument("--target-bytes", type=_number(1, most), metavar="N", help="highest quality whose stream has at most N bytes")
+    size.add_argument("--target-bytes", type=_number(1, most), metavar="N", help="at most N bytes, of the highest quality that a bisection finds "
+                      "(in a few hundred bytes a higher one may fit, too)")
     size.add_argument("--target-psnr", type=_decibels, metavar="DB",
                       help="smallest stream that decodes to at least DB decibels (needs the ground decoder)")
     parser.add_argument("--strip-rows", type=_number(1, most), metavar="N", help="analyse N rows at a time: less memory, the same bytes")
@@ -91,27 +103,33 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _decode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("streams", nargs="+", metavar="FILE.rmc")
-    parser.add_argument("-o", "--output", required=True, metavar="IMAGE.png|FOLDER",
+    parser.add_argument("-o", "--output", type=_output, required=True, metavar="IMAGE.png|FOLDER",
                         help="PNG, PGM or PPM to write, or a folder for a PNG of each stream")
     parser.add_argument("--strict", action="store_true", help="a damaged stream is an error instead of being concealed")
-    parser.add_argument("--max-pixels", type=_number(1, 2 ** 31 - 1), metavar="N", help="refuse larger pictures (default 67108864)")
     _ground_arguments(parser)
     _common(parser)
 
 
+def _limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-pixels", type=_number(1, 2 ** 31 - 1), default=MAX_PIXELS, metavar="N",
+                        help=f"refuse larger pictures, since a few bytes can ask for gigabytes (default {MAX_PIXELS})")
+
+
 def _ground_arguments(parser: argparse.ArgumentParser) -> None:
     """How the ground segment makes pixels."""
+    _limit(parser)
     parser.add_argument("--decoder", metavar="NAME@VERSION", help="ground decoder of the model folder (default: the newest; with --enhance "
                         "the one that the enhancement is for), noted in the picture")
     parser.add_argument("--enhance", action="store_true", help="enhance the decoded picture too (MarsQE)")
-    parser.add_argument("--ground-engine", choices=("onnxruntime", "tensorrt"), default="onnxruntime",
+    parser.add_argument("--ground-engine", choices=GROUND_ENGINES, default=GROUND_ENGINES[0],
                         help="engine of the ground networks (default onnxruntime); tensorrt needs engines built by export/ground_decoder.py")
 
 
 def _enhance_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE.jpg", help="JPEG pictures; their quantisation tables choose how much is mended")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT.png|FOLDER", help="PNG to write, or a folder for a PNG of each picture")
-    parser.add_argument("--tile", type=_number(640, 16384, 128), default=1664, metavar="N",
+    parser.add_argument("-o", "--output", type=_output, required=True, metavar="OUT.png|FOLDER",
+                        help="PNG to write, or a folder for a PNG of each picture")
+    parser.add_argument("--tile", type=_tile, default=1664, metavar="N",
                         help="pixels a side that the network sees at a time (default 1664): less memory, the same picture within a grey level")
     parser.add_argument("--enhancer", metavar="NAME@VERSION", help="enhancement network of the model folder (default: the newest)")
     parser.add_argument("--map", action="store_true", help="also write OUT.map.png: the terrain classes and the references that were matched")
@@ -120,7 +138,8 @@ def _enhance_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _ground_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="streams (.rmc), with --enhance JPEG pictures too, or folders of them")
-    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="folder for a PNG of each input; what it holds already is kept")
+    parser.add_argument("-o", "--output", type=_output, required=True, metavar="FOLDER",
+                        help="folder for a PNG of each input; what it holds already is kept")
     parser.add_argument("--workers", type=_number(1, 1024), default=1, metavar="N", help="processes on this machine (default 1)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler such as tcp://host:8786, whose workers see the same paths; "
                         "they do the work instead")
@@ -146,8 +165,8 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _view_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("stream", metavar="FILE.rmc")
-    parser.add_argument("-o", "--output", metavar="OUT.html|OUT.png", help="page or picture to write (default: FILE.html)")
-    parser.add_argument("--max-pixels", type=_number(1, 2 ** 31 - 1), metavar="N", help="refuse larger pictures (default 67108864)")
+    parser.add_argument("-o", "--output", type=_output, metavar="OUT.html|OUT.png", help="page or picture to write (default: FILE.html)")
+    _limit(parser)
     _common(parser)
 
 
@@ -241,15 +260,23 @@ def build_parser(added: Sequence[str] = ()) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code. Never shows a traceback for what a user can mend."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")       # a file's name that the terminal cannot show is no reason to stop
     try:
-        with _interrupt_on_terminate():
+        with interrupted_by_terminate():
             return _dispatch(arguments)
     except KeyboardInterrupt:
         print("remac: interrupted; nothing half-written is left", file=sys.stderr)
         return Exit.INTERRUPTED
     except BrokenPipeError:   # the reader of our output has gone, as in `remac info FILE | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return Exit.FAILED
+
+
+def _discard_output() -> None:
+    """So that what is still to be written does not fail once more as the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -259,7 +286,9 @@ def _dispatch(arguments: list[str]) -> int:
         return _run_plugin(added[arguments[0]], arguments[1:])
     options = build_parser(list(added)).parse_args(arguments)
     try:
-        return int(options.handler(options))
+        code = int(options.handler(options))
+        sys.stdout.flush()          # a full disk is an error while it can still be reported
+        return code
     except UsageError as error:
         options.parser.print_usage(sys.stderr)
         print(f"{options.parser.prog}: error: {error}", file=sys.stderr)
@@ -280,25 +309,14 @@ def _run_plugin(entry: Any, arguments: list[str]) -> int:
 
 
 def _fail(options: argparse.Namespace, message: str) -> int:
-    if options.json:
-        print(json.dumps({"command": options.command, "error": message}))
     print(f"remac: error: {message}", file=sys.stderr)
-    return Exit.FAILED
-
-
-@contextlib.contextmanager
-def _interrupt_on_terminate() -> Iterator[None]:
-    """SIGTERM leaves as Ctrl-C does, so that half-written files are removed."""
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-    if threading.current_thread() is not threading.main_thread():   # signals belong to the main thread's owner
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        if options.json:
+            print(json.dumps({"command": options.command, "error": message}))
+        sys.stdout.flush()
+    except OSError:             # standard output is what cannot be written
+        _discard_output()
+    return Exit.FAILED
 
 
 if __name__ == "__main__":

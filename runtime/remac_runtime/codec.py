@@ -13,6 +13,7 @@ from remac_runtime.decoding import Decoded, Decoder, LossReport
 from remac_runtime.entropy_path import Batch, EntropyPath, band_slices
 from remac_runtime.errors import BadInput
 from remac_runtime.format import BAND_ROWS, BAND_UNIT, QUALITIES, SIDE_MAX
+from remac_runtime.ground import GroundDecoder
 from remac_runtime.model import Model
 
 __all__ = ["Decoded", "Decoder", "EncodeOptions", "Encoder", "LossReport"]
@@ -63,6 +64,7 @@ class Encoder:
         self.owned = not isinstance(backend, Backend)
         self.backend = backend if isinstance(backend, Backend) else open_backend(backend, model.folder, model.network, threads)
         self.combined = rans.combine(model.network)
+        self.threads, self.ground = threads, GroundDecoder(model, threads)      # for searches for a PSNR; opened by the first one
 
     def close(self) -> None:
         if self.owned:
@@ -127,34 +129,47 @@ class Encoder:
         return packets.BandPayload(rans.encode(symbols, tables, self.combined, lanes_log2), quality, lanes_log2)
 
     def _largest_that_fits(self, prepared: _Prepared, budget: int) -> bytes:
-        """The stream of the highest quality within `budget` bytes. Sizes grow with the quality, so a bisection finds it."""
+        """A stream of at most `budget` bytes, of the highest quality that a bisection finds.
+
+        Sizes grow with the quality but for some bytes, so in a stream of a few hundred bytes a higher quality may fit, too.
+        """
         best: bytes | None = None
         low, high = 0, QUALITIES - 1
         while low <= high:
             quality = (low + high) // 2
-            data = self._at_quality(prepared, quality)
+            try:
+                data = self._at_quality(prepared, quality)
+            except BadInput as error:       # a band is too long for its packets
+                problem, high = error, quality - 1
+                continue
             if len(data) <= budget:
                 best, low = data, quality + 1
             else:
-                smallest, high = len(data), quality - 1
+                problem = BadInput(f"the picture does not fit {budget} bytes: the smallest possible size is {len(data)} bytes (quality {quality})")
+                high = quality - 1
         if best is None:
-            raise BadInput(f"the picture does not fit {budget} bytes: the smallest possible size is {smallest} bytes (quality 0)")
+            raise problem           # of quality 0, which is tried last
         return best
 
     def _smallest_that_reaches(self, prepared: _Prepared, picture: images.Picture, target_db: float) -> bytes:
+        """A stream that decodes to at least `target_db`, of the lowest quality that a bisection finds."""
         best: bytes | None = None
         low, high = 0, QUALITIES - 1
-        with Decoder(self.model, self.backend) as decoder:
+        with Decoder(self.model, self.backend, self.threads, self.ground) as decoder:
             while low <= high:
                 quality = (low + high) // 2
-                data = self._at_quality(prepared, quality)
-                reached = images.psnr(decoder.decode(data).picture, picture)
+                try:
+                    data = self._at_quality(prepared, quality)
+                except BadInput as error:       # as above: a lower quality may do
+                    problem, high = error, quality - 1
+                    continue
+                reached = images.psnr(decoder.decode(data, max_pixels=SIDE_MAX ** 2).picture, picture)
                 if reached >= target_db:
                     best, high = data, quality - 1
                 else:
-                    low = quality + 1
+                    problem, low = BadInput(f"{target_db:g} dB cannot be reached: quality {quality} gives {reached:.2f} dB"), quality + 1
         if best is None:
-            raise BadInput(f"{target_db:g} dB cannot be reached: quality {QUALITIES - 1} gives {reached:.2f} dB")
+            raise problem
         return best
 
 

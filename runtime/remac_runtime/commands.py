@@ -16,7 +16,7 @@ from remac_runtime.codec import Decoded, Decoder, EncodeOptions, Encoder
 from remac_runtime.enhance.enhancer import Enhancer
 from remac_runtime.errors import BadInput
 from remac_runtime.exits import DEBUG_VARIABLE, Exit, UsageError, describe
-from remac_runtime.files import write_atomically
+from remac_runtime.files import check_folder, write_atomically
 from remac_runtime.format import NO_REFERENCE, SIDE_MAX
 from remac_runtime.ground import GroundDecoder
 from remac_runtime.images import READABLE, load_picture, save_picture
@@ -65,7 +65,7 @@ def read_stream(path: Path) -> bytes:
 # ---- which file goes where
 
 def plan(sources: Sequence[str], output: str, suffix: str) -> list[Job]:
-    """One job a source; the output is a folder where it is one, ends in a slash, or there are several sources. Raises UsageError."""
+    """One job a source; the output is a folder where it is one, ends in a slash, or there are several sources. Raises UsageError, BadInput."""
     target = Path(output)
     folder = len(sources) > 1 or output.endswith(("/", os.sep)) or target.is_dir()
     if folder and target.exists() and not target.is_dir():
@@ -79,14 +79,23 @@ def plan(sources: Sequence[str], output: str, suffix: str) -> list[Job]:
     for number, source in enumerate(map(Path, sources), 1):
         path = target / (source.stem + suffix) if folder else target
         if path in taken:
-            raise UsageError(f"{taken[path]} and {source} would both be written to {path}: encode them into two folders")
-        if path.exists() and source.exists() and path.samefile(source):
-            raise UsageError(f"{source} would overwrite itself: name another output")
+            same = taken[path].absolute() == source.absolute()
+            raise UsageError(f"{source} is given twice: name it once" if same
+                             else f"{taken[path]} and {source} would both be written to {path}: use two output folders")
+        refuse_itself(source, path)
         taken[path] = source
         jobs.append(Job(source, path, f"[{number}/{len(sources)}] " if len(sources) > 1 else ""))
     if folder:
         target.mkdir(parents=True, exist_ok=True)
+    else:
+        check_folder(target)
     return jobs
+
+
+def refuse_itself(source: Path, output: Path) -> None:
+    """Raises UsageError where the output is the file that is read."""
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UsageError(f"{source} would overwrite itself: name another output")
 
 
 # ---- one job after the other
@@ -119,8 +128,12 @@ def _attempt(job: Job, work: Callable[[Job], Outcome]) -> Outcome:
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        message = describe(error)
-        return Outcome(job, Exit.FAILED, error=message if str(job.source) in message else f"{job.source}: {message}")
+        return Outcome(job, Exit.FAILED, error=about(job.source, describe(error)))
+
+
+def about(source: Path, message: str) -> str:
+    """The message with the name of the file, unless it has it."""
+    return message if str(source) in message else f"{source}: {message}"
 
 
 # ---- encode
@@ -185,7 +198,7 @@ def _enhancer(model: Model, options: argparse.Namespace) -> Enhancer:
 def _decode_one(job: Job, decoder: Decoder, enhancer: Enhancer | None, options: argparse.Namespace) -> Outcome:
     data = read_stream(job.source)
     start = time.perf_counter()
-    decoded = decoder.decode(data, options.strict, options.max_pixels or packets.MAX_PIXELS)
+    decoded = decoder.decode(data, options.strict, options.max_pixels)
     picture, notes = decoded.picture, decoded.notes
     if enhancer is not None:
         enhanced = enhancer.enhance_decoded(decoded)
@@ -197,7 +210,7 @@ def _decode_one(job: Job, decoder: Decoder, enhancer: Enhancer | None, options: 
     report = decoded.report
     for line in loss_lines(decoded):
         warn(f"{job.place}{job.source}: {line}")
-    lost = f", {len(report.lost_bands)} of {report.bands} bands lost" if report.lost_bands else ""
+    lost = f", {len(report.lost_bands)} of {counted(report.bands, 'band')} lost" if report.lost_bands else ""
     facts = {"width": decoded.header.width, "height": decoded.header.height, "depth": picture.depth, "grey": picture.grey,
              "quality": decoded.header.quality, "image_id": decoded.header.image_id,
              "decoder": notes["remac-decoder"], "enhancer": notes.get("remac-enhancer"),
@@ -218,8 +231,15 @@ def loss_lines(decoded: Decoded) -> list[str]:
     report, lines = decoded.report, []
     if report.lost_bands:
         rows = ", ".join(f"{first}-{last}" for first, last in lost_rows(decoded))
-        lines.append(f"{len(report.lost_bands)} of {report.bands} bands are lost and were concealed (rows {rows}): "
-                     "receive them again for the whole picture")
+        concealed, them = ("is lost and was", "it") if report.bands == 1 else ("are lost and were", "them")
+        lines.append(f"{len(report.lost_bands)} of {counted(report.bands, 'band')} {concealed} concealed (rows {rows}): "
+                     f"receive {them} again for the whole picture")
     if report.skipped_bytes:
-        lines.append(f"{report.skipped_bytes} bytes belong to no intact packet and were skipped")
+        verbs = "belongs to no intact packet and was" if report.skipped_bytes == 1 else "belong to no intact packet and were"
+        lines.append(f"{counted(report.skipped_bytes, 'byte')} {verbs} skipped")
     return lines
+
+
+def counted(number: int, noun: str) -> str:
+    """The number and its noun, `1 band` or `2 bands`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

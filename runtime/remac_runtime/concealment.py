@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 def conceal(y_hat: NDArray[np.int32], lost_rows: Sequence[tuple[int, int]]) -> NDArray[np.int32]:
     """Latents int32[H/16,W/16,M] with the lost rows filled: int32[H/16,W/16,M], a copy where anything is lost.
 
-    `lost_rows`: (first, end) latent rows of each lost band (StreamHeader.latent_rows_of). Each lost row is interpolated between the nearest intact
+    `lost_rows`: (first, end) latent rows of each lost band. Each lost row is interpolated between the nearest intact
     rows above and below, repeats the only one there is, or is 0 where every row is lost.
     """
     if not lost_rows:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from remac_runtime import arithmetic, concealment, images, packets, rans
 from remac_runtime.backends import Backend, open_backend
+from remac_runtime.choices import MAX_PIXELS
 from remac_runtime.entropy_path import EntropyPath, band_slices, interleave
 from remac_runtime.errors import CorruptStream, UnsupportedStream, WrongModel
 from remac_runtime.format import LATENT_OFFSET, NO_REFERENCE, PAD_MULTIPLE
@@ -52,8 +53,10 @@ class Decoded:
 
     @functools.cached_property
     def picture(self) -> images.Picture:
-        """The picture, decoded by the ground decoder on first use."""
+        """The picture, decoded by the ground decoder on first use. Raises CorruptStream where no band is intact: a header costs little."""
         header = self.header
+        if len(self.report.lost_bands) == self.report.bands:
+            raise CorruptStream(f"no band of {self.report.bands} is intact, so there is no picture to decode: receive the stream again")
         pixels = self.ground.decode(self.y_hat, header.quality, self.texture)[:header.height, :header.width]
         return images.from_pixels(pixels, header.depth, header.grey)
 
@@ -81,7 +84,7 @@ class Decoder:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def decode(self, data: bytes, strict: bool = False, max_pixels: int = packets.MAX_PIXELS) -> Decoded:
+    def decode(self, data: bytes, strict: bool = False, max_pixels: int = MAX_PIXELS) -> Decoded:
         """Decode a stream, whole or damaged. Raises CorruptStream (nothing left, or any loss when `strict`), UnsupportedStream, WrongModel."""
         scanned = packets.scan(data, max_pixels)
         header = scanned.header
@@ -105,13 +108,13 @@ class Decoder:
 
     def _path(self, header: packets.StreamHeader) -> EntropyPath:
         network, bank = self.model.network, self.model.bank
+        if header.reference_kind == packets.REFERENCE_EARLIER:      # whatever its codec: no model of this version helps
+            raise UnsupportedStream("the stream refers to an earlier image, which this version cannot decode: use a newer remac")
         if header.codec_tag != network.hash[:4]:
             raise WrongModel(f"the stream was made with codec {header.codec_hash.hex()}, the model in {self.model.folder} is "
                              f"{network.hash.hex()}: name the right model folder with --model")
-        if header.reference_kind == 0:
+        if header.reference_kind == packets.REFERENCE_NONE:
             return EntropyPath(network, self.backend, None, None)
-        if header.reference_kind != 1:
-            raise UnsupportedStream("the stream refers to an earlier image, which this version cannot decode: use a newer remac")
         if bank is None or bank.hash[:4] != header.bank_tag:
             found = f"has {bank.hash.hex()}" if bank else f"has none ({self.model.bank_problem})"
             raise WrongModel(f"the stream needs the reference bank {header.bank_hash.hex()}, the model {found}: put it into {self.model.folder}")
@@ -139,7 +142,8 @@ class _BandDecoding:
         for height in sorted(heights, reverse=True):
             self._run_batch([band for band in self.payloads if self.slices[band].stop - self.slices[band].start == height], height)
 
-    def _run_batch(self, bands: list[int], height: int) -> None:
+    def _decode_z(self, bands: list[int], height: int) -> tuple[dict[int, rans.BandDecoder], NDArray[np.uint8]]:
+        """(coders by place in `bands`, z uint8[n,height,columns,Z]); a band that turns out corrupt has no coder, and LATENT_OFFSET for z."""
         coders: dict[int, rans.BandDecoder] = {}
         z = np.full((len(bands), height, self.columns, self.network.hyper), LATENT_OFFSET, np.uint8)
         tables = np.tile(np.arange(self.network.hyper, dtype=np.uint16), height * self.columns)
@@ -153,6 +157,10 @@ class _BandDecoding:
                 continue
             coders[n] = coder
             z[n] = symbols.reshape(z.shape[1:])
+        return coders, z
+
+    def _run_batch(self, bands: list[int], height: int) -> None:
+        coders, z = self._decode_z(bands, height)
         if not coders:
             return
         batch = self.path.batch(bands, z)

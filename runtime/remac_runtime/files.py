@@ -16,15 +16,24 @@ from remac_runtime.errors import BadInput
 
 def temporary_prefix(path: Path) -> str:
     """How the names of the unfinished files of `path` begin, so that whoever writes it next finds what a killed process left."""
-    return f".remac-{zlib.crc32(path.name.encode()):08x}-"
+    return f".remac-{zlib.crc32(os.fsencode(path.name)):08x}-"
+
+
+def check_folder(path: Path) -> None:
+    """Whether `path` can be written where it is meant to be, before the work that makes it. Raises BadInput where its folder is not there."""
+    for folder in (path.parent, Path(os.path.realpath(path)).parent):      # of a link, also where it leads
+        if not folder.is_dir():
+            raise BadInput(f"{folder}: no such folder: make it")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Lend a path in the folder of `path`; what was written there takes its place at the end of the block, or vanishes on an error.
 
-    Permissions stay those of the file that is replaced. A device such as /dev/null is lent itself. Raises BadInput for a folder.
+    Permissions stay those of the file that is replaced. A device such as /dev/null is lent itself. Raises BadInput for a folder, and where the
+    folder of `path` is not there.
     """
+    check_folder(path)
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
         if path.is_dir():
@@ -43,9 +52,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write bytes, or text as UTF-8."""
+    """Write bytes, or text as UTF-8; what cannot be, as in a file's name that is none, is written as an escape."""
     with replacing(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def copy(source: Path, target: Path) -> None:

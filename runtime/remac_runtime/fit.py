@@ -26,7 +26,7 @@ ENCODERS = ("onnxruntime", "c99", "numpy")                     # in order of pre
 LINKS_BIT_S = (32_000, 2_000_000)                              # direct to Earth, and relay: reference/flight practice
 PASS_MBIT = (100, 250)                                         # of one relay pass
 USABLE = 0.75                                                  # share of the memory that the encoder may take
-STRIP_ROWS = 64
+STRIP_ROWS, FLIGHT_STRIP_ROWS = 64, 16                         # of c99's calls, which `flight_bytes_per_column` is for
 BUSY_SLOTS = 0.5                                               # of the issue slots, by counted instructions: one a cycle where two are issued
 COPY_MOVES = 2                                                 # a copied byte is read and written
 SCALAR_MAC_PER_CYCLE = 1.0                                     # at most, without instructions for products of bytes
@@ -106,7 +106,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one encode by one runtime. `memory`: whole, strips (of 64 rows) or no; `seconds` None where no runtime fits."""
+    """Of one encode by one runtime. `memory`: whole, strips (of STRIP_ROWS, c99 of FLIGHT_STRIP_ROWS) or no; `seconds` None where no runtime fits."""
 
     board: str
     runtime: str
@@ -183,7 +183,8 @@ def runtimes(board: Board) -> list[str]:
 
 
 def fits(board: Board, runtime: str, shape: bench_cost.Shape, height: int, width: int, figures: Figures) -> tuple[str, int]:
-    """whole, strips or no, and the bytes that it takes so. The flight encoder, c99, always works in strips."""
+    """whole, strips or no, and the bytes that it takes so. The flight encoder, c99, always works in strips; alone it needs no Python."""
+    loaded = 0 if board.runtimes == ("c99",) else figures.loaded_bytes[runtime]
     needed = 0
     for name, rows in (("whole", None), ("strips", STRIP_ROWS)):
         need = bench_cost.memory(shape, height, width, rows)
@@ -195,7 +196,7 @@ def fits(board: Board, runtime: str, shape: bench_cost.Shape, height: int, width
             added = need.model_bytes + int(figures.flight_bytes_per_column * width)
         else:
             added = need.model_bytes + need.added_bytes(runtime)
-        needed = figures.loaded_bytes[runtime] + added
+        needed = loaded + added
         if needed <= USABLE * board.memory.size_mib * 2**20:
             return name, needed
     return "no", needed

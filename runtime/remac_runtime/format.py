@@ -1,4 +1,5 @@
-"""Every constant of the stream format (FORMAT 1). Nothing else defines one; a test compares this file with FORMAT.md's table."""
+"""The constants of FORMAT 1, which a test compares with FORMAT.md's table, and others that several modules need. What one rule alone needs stands
+beside it: the layout of packets in packets.py, of the coder in rans.py, of files in network.py."""
 from __future__ import annotations
 
 WEIGHT_MAX = 64

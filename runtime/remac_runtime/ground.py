@@ -18,7 +18,6 @@ from remac_runtime.format import LATENT_OFFSET, PHASES
 from remac_runtime.model import GROUND_FOLDER, Model
 
 TEXTURE_PLANE = (8, 8)      # a reference of 256x256 pixels
-ENGINES = ("onnxruntime", "tensorrt")
 INPUTS = ("y_hat", "quality", "texture", "share")
 _FILE = re.compile(r"([a-z0-9][a-z0-9.-]*)@([0-9]{1,6})\.onnx")
 _WANTED = re.compile(r"([a-z0-9][a-z0-9.-]*)(?:@([0-9]{1,6}))?")
@@ -102,7 +101,7 @@ class OnnxSession:
 class GroundDecoder:
     """Opens the network on first use, so that a board without it can still decode latents.
 
-    `decoder` is NAME@VERSION or NAME, by default the newest; `engine` one of ENGINES.
+    `decoder` is NAME@VERSION or NAME, by default the newest; `engine` one of choices.GROUND_ENGINES.
     """
 
     def __init__(self, model: Model, threads: int = 1, decoder: str | None = None, engine: str = "onnxruntime") -> None:

@@ -55,7 +55,7 @@ def this_gpu() -> str:
     except ImportError:
         raise BadNetwork("TensorRT engines need torch with CUDA beside them: install it, or use onnxruntime") from None
     if not torch.cuda.is_available():
-        raise BadNetwork("there is no NVIDIA GPU here: leave --ground-engine tensorrt away, or name the architecture with --target when building")
+        raise BadNetwork("there is no NVIDIA GPU here: leave --ground-engine tensorrt away")
     major, minor = torch.cuda.get_device_capability()
     return f"sm{major}{minor}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,14 @@ from remac_runtime.packets import COMPANDING_NONE, COMPANDING_SQUARE_ROOT
 from remac_runtime.png import png_bytes
 
 READABLE = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".pgm", ".ppm")
-WRITABLE = (".png", ".pgm", ".ppm")
 _PILLOW_FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "PPM")
 _START_BYTES, _PNG_DEPTH_AT = 25, 24
 _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 258, 262
-_EXIF_ORIENTATION = 0x0112
+EXIF_ORIENTATION = 0x0112
 _CODES = 256
 _DEPTH_MAX = 16
-_NETPBM = re.compile(rb"P([56])(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})(?:\s+|#[^\n]*\n)+(\d{1,9})\s")
+# One white space a turn: repeats within the repeat would let a damaged header take exponential time.
+_NETPBM = re.compile(rb"P([56])(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})\s")
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,14 @@ def from_pixels(pixels: NDArray[np.uint8], depth: int, grey: bool) -> Picture:
     """The picture of a decoded pixel tensor uint8[H,W,3], already cropped."""
     if not grey:
         return Picture(np.ascontiguousarray(pixels))
-    mean = ((pixels.sum(2, dtype=np.uint16) + 1) // 3).astype(np.uint8)   # a mean of three is never half-way between two integers
+    mean = grey_mean(pixels)
     return Picture(mean if depth == 8 else expanding_table(depth)[mean], depth)
+
+
+def grey_mean(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The rounded mean uint8[H,W] of the channels of uint8[H,W,3]; a mean of three is never half-way between two integers."""
+    mean: NDArray[np.uint8] = ((pixels.sum(2, dtype=np.uint16) + 1) // 3).astype(np.uint8)
+    return mean
 
 
 def psnr(a: Picture, b: Picture) -> float:
@@ -176,9 +183,8 @@ def _read_with_pillow(path: Path, start: bytes) -> tuple[NDArray[Any], int | Non
         from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise BadInput("reading PNG, TIFF, JPEG and WebP needs Pillow: pip install pillow, or convert the picture to PGM or PPM") from None
-    bomb_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None   # the limit here is SIDE_MAX, checked before any pixel is decoded
     try:
-        with Image.open(path, formats=_PILLOW_FORMATS) as image:
+        with PILLOW_UNLIMITED, Image.open(path, formats=_PILLOW_FORMATS) as image:
             if max(image.size) > SIDE_MAX:
                 raise BadInput(_too_large(*image.size))
             return _samples_of(image, _bits_per_sample(image, start))
@@ -188,8 +194,34 @@ def _read_with_pillow(path: Path, start: bytes) -> tuple[NDArray[Any], int | Non
         raise
     except Exception as error:   # Pillow's decoders raise OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, ...
         raise BadInput(f"is truncated or damaged ({_one_line(error)}): copy or receive it again") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = bomb_limit
+
+
+class _PillowUnlimited:
+    """A context without Pillow's limit of pixels: the limit here is SIDE_MAX, which the reader checks before any pixel is decoded.
+
+    Pillow's is one for the process, so the first thread that reads lifts it and the last one puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._limit: int | None = None
+        self._lock, self._readers = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        from PIL import Image
+        with self._lock:
+            if not self._readers:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._readers += 1
+
+    def __exit__(self, *exception: object) -> None:
+        from PIL import Image
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+PILLOW_UNLIMITED = _PillowUnlimited()
 
 
 def _one_line(error: Exception) -> str:
@@ -234,7 +266,7 @@ def _upright(image: Any) -> Any:
     """The picture as its EXIF orientation asks for; remac keeps no metadata. `load` comes first: it reports truncated files."""
     from PIL import ImageOps
     image.load()
-    return ImageOps.exif_transpose(image) if image.getexif().get(_EXIF_ORIENTATION, 1) != 1 else image
+    return ImageOps.exif_transpose(image) if image.getexif().get(EXIF_ORIENTATION, 1) != 1 else image
 
 
 def _deep_grey(samples: NDArray[Any], bits: int) -> tuple[NDArray[Any], int | None]:

@@ -31,6 +31,7 @@ from remac_runtime.format import (
 NETWORK_MAGIC = b"RMACNET1"
 BANK_MAGIC = b"RMACBNK1"
 FILE_VERSION = 1
+PROFILE_BYTES = 8       # of a name in the header packet (FORMAT 2.1)
 _CODES = {"u8": "u1", "i8": "i1", "u16": "<u2", "i16": "<i2", "i32": "<i4"}
 _DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(code) for name, code in _CODES.items()}
 _HEADER_LIMIT = 1 << 20
@@ -125,6 +126,16 @@ LAYERS = ("stem", "body", "reduce", "deep", "head", "hyper_in", "hyper_out", "si
           *(f"{kind}{p}" for p in range(len(PHASES)) for kind in ("hidden", "mean", "scale")))
 
 
+# Type and number of sides of every tensor (FORMAT 4.2, 4.3). A type is a bound, too: y.first in i16 keeps the symbols of all tables in SYMBOL_LIMIT.
+_LAYER_TENSORS = {"weight": ("i8", 4), "bias": ("i32", 1), "shift": ("i8", 1), "bound": ("i32", 1)}
+_TABLE_TENSORS = {"first": ("i16", 1), "start": ("i32", 1), "cdf": ("u16", 1)}
+NETWORK_TENSORS = {
+    **{f"{name}.{part}": kind for name in LAYERS for part, kind in _LAYER_TENSORS.items()},
+    "gain": ("i32", 2), "inverse_gain": ("i32", 2), "scale_offset": ("i32", 2), "context_shift": ("i8", 1), "rounding": ("i32", 1),
+    **{f"{name}.{part}": kind for name in ("z", "y") for part, kind in _TABLE_TENSORS.items()}}
+BANK_TENSORS = {"z": ("u8", 4), "planes": ("u8", 5), "texture": ("u8", 2), "semantic": ("u8", 2)}
+
+
 def write_container(path: Path, magic: bytes, meta: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """Write a container atomically; returns the first 8 bytes of its SHA-256. The same content always gives the same bytes."""
     entries, body, offset = {}, [], 0
@@ -155,7 +166,7 @@ def read_container(path: Path, magic: bytes) -> tuple[dict[str, Any], Tensors, b
         header = json.loads(content[16:16 + size])
         tensors = _tensors(header["tensors"], memoryview(content)[16 + size:])
         meta = dict(header["meta"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:     # numbers and depth that JSON allows
         raise BadNetwork(f"{path}: damaged header ({error})") from None
     return meta, tensors, hashlib.sha256(content).digest()[:8]
 
@@ -187,7 +198,7 @@ def read_network(path: Path) -> Network:
             raise ValueError(f"version {meta['version']}, this build reads {FILE_VERSION}")
         network = _network(meta, tensors, digest)
         _validate(network, tensors)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
         raise BadNetwork(f"{path}: {error}") from None
     return network
 
@@ -195,11 +206,22 @@ def read_network(path: Path) -> Network:
 def _network(meta: Mapping[str, Any], tensors: Tensors, digest: bytes) -> Network:
     if tuple(meta["layers"]) != LAYERS:
         raise ValueError("its layers are not those of FORMAT 4.2")
+    profile = str(meta["profile"])
+    _require(len(profile) <= PROFILE_BYTES and profile.isascii() and profile.isprintable(),
+             f"profile {profile!r} is not of up to {PROFILE_BYTES} printable ASCII characters")
+    _check_types(tensors, NETWORK_TENSORS)
     layers = {name: Layer(name, tensors[f"{name}.weight"], tensors[f"{name}.bias"].astype(np.int32), tensors[f"{name}.shift"],
                           2 if name in STRIDE_2 else 1, name in HEADS) for name in LAYERS}
     tables = {kind: Tables(*(tensors[f"{kind}.{part}"].astype(np.int32) for part in ("first", "start", "cdf"))) for kind in ("z", "y")}
-    return Network(str(meta["profile"]), digest, layers, tensors["gain"], tensors["inverse_gain"], tensors["scale_offset"],
+    return Network(profile, digest, layers, tensors["gain"], tensors["inverse_gain"], tensors["scale_offset"],
                    tensors["context_shift"], tensors["rounding"], int(meta["coded_from"]), tables["z"], tables["y"])
+
+
+def _check_types(tensors: Tensors, expected: Mapping[str, tuple[str, int]]) -> None:
+    for name, (dtype, sides) in expected.items():
+        tensor = tensors[name]
+        _require(tensor.dtype == _DTYPES[dtype] and tensor.ndim == sides,
+                 f"{name} is {tensor.dtype}{list(tensor.shape)}, expected {dtype} with {sides} side{'s' if sides > 1 else ''}")
 
 
 def _require(holds: object, message: str) -> None:
@@ -272,6 +294,7 @@ def read_bank(path: Path, network: Network) -> Bank:
     """Read and validate a bank file for a network. Raises BadNetwork."""
     meta, tensors, digest = read_container(path, BANK_MAGIC)
     try:
+        _check_types(tensors, BANK_TENSORS)
         bank = Bank(digest, bytes.fromhex(meta["codec_hash"]), tensors["z"], tensors["planes"], tensors["texture"], tensors["semantic"])
     except (ValueError, KeyError, TypeError) as error:
         raise BadNetwork(f"{path}: damaged bank ({error})") from None
@@ -300,4 +323,4 @@ def write_network(path: Path, profile: str, coded_from: int, layers: Mapping[str
 def write_bank(path: Path, profile: str, codec_hash: bytes, tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """Write a bank file (FORMAT 4.3). Returns its hash."""
     return write_container(path, BANK_MAGIC, {"profile": profile, "codec_hash": codec_hash.hex()},
-                           {name: tensors[name] for name in ("z", "planes", "texture", "semantic")})
+                           {name: tensors[name] for name in BANK_TENSORS})

@@ -6,13 +6,13 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from remac_runtime.choices import MAX_PIXELS
 from remac_runtime.crc import crc32c
 from remac_runtime.errors import BadInput, CorruptStream, UnsupportedStream
 from remac_runtime.format import (
     BAND_ROWS,
     BAND_UNIT,
     LANES_LOG2_MAX,
-    LATENT_STRIDE,
     NO_REFERENCE,
     PACKET_MAX,
     PAD_MULTIPLE,
@@ -38,7 +38,6 @@ COMPANDING_NONE, COMPANDING_SQUARE_ROOT = 0, 1
 REFERENCE_NONE, REFERENCE_BANK, REFERENCE_EARLIER = 0, 1, 2
 _NO_TAG = bytes(4)
 
-MAX_PIXELS = 64 << 20   # width * height that a reader accepts unless its caller raises the limit
 # A candidate whose CRC fails costs a pass over up to 64 KiB; a file made of sync markers would otherwise take quadratic time.
 _FAILED_CRC_FACTOR = 8
 _FAILED_CRC_FLOOR = 4 << 20       # so that a few kilobytes of false markers do not hide a small stream
@@ -94,11 +93,6 @@ class StreamHeader:
     def rows_of(self, band: int) -> tuple[int, int]:
         """First and end row of a band, in pixels of the padded picture."""
         return band * self.band_rows, min((band + 1) * self.band_rows, self.padded_height)
-
-    def latent_rows_of(self, band: int) -> tuple[int, int]:
-        """First and end row of a band in the latents."""
-        first, end = self.rows_of(band)
-        return first // LATENT_STRIDE, end // LATENT_STRIDE
 
 
 @dataclass(frozen=True)
@@ -306,12 +300,12 @@ def _read_details(packet: Packet) -> tuple[StreamHeader, int] | None:
     if len(payload) < _DETAILS.size + earlier:
         return None
     _, minor, packets, profile, codec_hash, bank_hash = _DETAILS.unpack_from(payload)
-    name = profile.rstrip(b"\0")
-    if (minor == MINOR and len(payload) != _DETAILS.size + earlier) or not name.isascii():
+    name = profile.rstrip(b"\0").decode("latin-1")
+    if (minor == MINOR and len(payload) != _DETAILS.size + earlier) or not (name.isascii() and name.isprintable()):
         return None
     if not codec_hash.startswith(header.codec_hash) or not bank_hash.startswith(header.bank_hash):
         return None
-    full = replace(header, profile=name.decode("ascii"), codec_hash=codec_hash, bank_hash=bank_hash,
+    full = replace(header, profile=name, codec_hash=codec_hash, bank_hash=bank_hash,
                    earlier_image=payload[_DETAILS.size:_DETAILS.size + earlier])
     return full, packets
 

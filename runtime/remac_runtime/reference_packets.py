@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from remac_runtime.errors import BadInput, CorruptStream
+from remac_runtime.errors import BadInput, CorruptStream, UnsupportedStream
 from remac_runtime.format import BAND_UNIT, LANES_LOG2_MAX, NO_REFERENCE, PACKET_MAX, PAD_MULTIPLE, QUALITIES, SIDE_MAX
 from remac_runtime.network import Bank, Network
 
@@ -116,6 +116,8 @@ def read_packets(data: bytes) -> list[Packet]:
         at += 1 if packet is None else HEADER_BYTES + packet[0].length
         if packet and (not found or packet[0].common() == found[0][0].common()):
             found.append(packet)
+    if not found and data[:3] in (HEADER_SYNC[:3], BAND_SYNC[:3]) and data[3:4].isdigit() and data[3:4] != HEADER_SYNC[3:]:
+        raise UnsupportedStream(f"a stream of major version {data[3:4].decode()}: use a newer remac")
     if not found:
         raise CorruptStream(f"no valid packet in {len(data)} bytes: not a remac stream, or damaged throughout")
     return found

@@ -7,12 +7,7 @@ from numpy.typing import NDArray
 from remac_runtime.format import NO_REFERENCE
 from remac_runtime.network import Bank
 
-REFERENCE_SIDE = 4      # hyper-latents across a reference
-
-
-def descriptor(total: NDArray[np.int64], positions: int) -> NDArray[np.int64]:
-    """Mean of each channel over the picture, rounded down (FORMAT 5.3): int64[C]."""
-    return total // positions
+PLACES = 4      # across a reference: its hyper-latents, which those of a band are matched with
 
 
 def choose(texture: NDArray[np.int64], semantic: NDArray[np.int64], bank: Bank | None) -> tuple[int, int]:
@@ -32,6 +27,6 @@ def fetch(z: NDArray[np.uint8], reference_z: NDArray[np.uint8], features: NDArra
     distance = np.stack([np.abs(flat - place).sum(1, dtype=np.int64) for place in places], 1)
     best = distance.argmin(1)                                                       # the first of equals
     count = features.shape[2]
-    blocks = features.reshape(REFERENCE_SIDE, 2, REFERENCE_SIDE, 2, count).transpose(0, 2, 1, 3, 4).reshape(-1, 2, 2, count)
+    blocks = features.reshape(PLACES, 2, PLACES, 2, count).transpose(0, 2, 1, 3, 4).reshape(-1, 2, 2, count)
     found: NDArray[np.uint8] = blocks[best].reshape(n, h, w, 2, 2, count).transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, count)
     return found

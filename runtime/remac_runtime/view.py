@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from remac_runtime import packets
 from remac_runtime.codec import Decoded, Decoder
-from remac_runtime.commands import loss_lines, read_stream, reference, warn
-from remac_runtime.errors import BadInput
+from remac_runtime.commands import about, loss_lines, read_stream, reference, refuse_itself, warn
+from remac_runtime.errors import BadInput, RemacError
 from remac_runtime.exits import Exit, UsageError
-from remac_runtime.files import write_atomically
+from remac_runtime.files import check_folder, write_atomically
 from remac_runtime.format import LATENT_STRIDE
 from remac_runtime.images import to_pixels
 from remac_runtime.model import load_model
@@ -44,10 +44,15 @@ def run(options: argparse.Namespace) -> int:
     output = Path(options.output) if options.output else source.with_suffix(".html")
     if output.suffix.lower() not in {".html", ".htm", ".png"}:
         raise UsageError(f"-o {output}: name a .html or a .png file")
+    refuse_itself(source, output)
+    check_folder(output)
     data = read_stream(source)
     with Decoder(load_model(options.model), options.backend, options.threads) as decoder:
-        decoded = decoder.decode(data, False, options.max_pixels or packets.MAX_PIXELS)
-        content = picture_view(decoded, source.name, data) if output.suffix.lower() == ".png" else page(decoded, source.name, data).encode()
+        try:
+            decoded = decoder.decode(data, False, options.max_pixels)
+        except RemacError as error:
+            raise type(error)(about(source, str(error))) from None
+        content = (picture_view if output.suffix.lower() == ".png" else page)(decoded, source.name, data)
     write_atomically(output, content)
     for line in loss_lines(decoded):
         warn(f"{source}: {line}")

@@ -74,10 +74,11 @@ def _others() -> Iterator[Vector]:
                  covers="white: activations saturate")
     yield Vector("bands_64", Recipe("terrain", 193, 64, seed=26), 28, band_rows=64, rules=bands, trace=True,
                  covers="four bands of the smallest height")
-    yield Vector("bands_256", Recipe("terrain", 257, 50, seed=27), 45, band_rows=256, covers="two bands, the second of 64 rows", rules=bands)
+    yield Vector("bands_256", Recipe("terrain", 257, 50, seed=27), 45, band_rows=256, covers="two bands, the second of 64 rows",
+                 rules=(*bands, "1 BAND_ROWS"))
     yield Vector("bands_16320", Recipe("terrain", 130, 64, seed=28), 13, band_rows=16320, references=False, rules=bands,
                  covers="255 band units, more than the picture has rows")
-    yield Vector("bands_128", Recipe("terrain", 129, 30, seed=29), 24, rules=(*bands, "1 BAND_ROWS"), covers="two bands of the default height")
+    yield Vector("bands_128", Recipe("terrain", 129, 30, seed=29), 24, rules=(*bands, "1 BAND_ROWS"), covers="two bands of 128 rows")
     yield Vector("image_id", Recipe("terrain", 30, 30, seed=29), 32, image_id=0xFFFFFFFF, covers="an image id that the operator gave",
                  rules=("2 image_id", "2.2 image id"))
     yield Vector("fragments", NOISE, 63, band_rows=256, covers="a band of two fragments and of several lanes",

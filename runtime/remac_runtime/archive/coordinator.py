@@ -13,7 +13,9 @@ from pathlib import Path
 
 from remac_runtime.archive.task import DECODER, ENHANCER, STREAM_SUFFIXES, Result, Settings, Task, sha256
 from remac_runtime.archive.workers import in_process, in_processes, on_cluster
+from remac_runtime.commands import counted
 from remac_runtime.enhance.enhancer import PICTURE_SUFFIXES, Enhancer
+from remac_runtime.errors import BadInput
 from remac_runtime.exits import Exit, UsageError
 from remac_runtime.ground import find_ground
 from remac_runtime.model import GROUND_FOLDER, load_model, model_folder
@@ -32,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
             results.append(result)
             bar.advance()
             if result.error:
-                bar.say(f"remac: error: {result.source}: {result.error}")
+                bar.say(f"remac: error: [{len(results)}/{len(tasks)}] {result.source}: {result.error}")
             elif not bar.shown and not options.json:
                 print(f"[{len(results)}/{len(tasks)}] {_line(result)}", flush=True)
     report(results, options.json)
@@ -56,11 +58,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
     files = {DECODER: decoder, **({ENHANCER: enhancer.file} if enhancer else {})}
     hashes = {key: sha256(file.path.read_bytes()) for key, file in files.items()}
     return Settings(str(folder), decoder.label, enhancer.file.label if enhancer else None, hashes,
-                    options.ground_engine, options.backend, options.threads)
+                    options.ground_engine, options.backend, options.threads, options.max_pixels)
 
 
 def collect(inputs: Sequence[str], folder: Path, enhance: bool) -> list[tuple[Path, Path]]:
-    """(source, output) of every file, absolute; those of an input folder keep their place below it. Raises UsageError."""
+    """(source, output) of every file, absolute; those of an input folder keep their place below it. Raises UsageError, BadInput."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"-o {folder} is a file: name a folder")
     suffixes = (*STREAM_SUFFIXES, *(PICTURE_SUFFIXES if enhance else ()))
@@ -72,6 +74,8 @@ def collect(inputs: Sequence[str], folder: Path, enhance: bool) -> list[tuple[Pa
             if not found:
                 raise UsageError(f"{name}: holds no {', '.join(suffixes)} files: name another folder" + ("" if enhance else ", or use --enhance"))
         elif name.suffix.lower() not in suffixes:
+            if not name.exists():
+                raise BadInput(f"{name}: no such file or folder: check the path")
             more = "" if enhance or name.suffix.lower() not in PICTURE_SUFFIXES else ": add --enhance for pictures"
             raise UsageError(f"{name} is none of {', '.join(suffixes)}{more}")
         for source, place in found:
@@ -83,7 +87,7 @@ def collect(inputs: Sequence[str], folder: Path, enhance: bool) -> list[tuple[Pa
 
 
 def _line(result: Result) -> str:
-    lost = f", {len(result.lost_bands)} bands lost and concealed" if result.lost_bands else ""
+    lost = f", {counted(len(result.lost_bands), 'band')} lost and concealed" if result.lost_bands else ""
     return f"{result.source} -> {result.output}: " + ("there already" if result.skipped else f"{result.seconds:.2f} s") + lost
 
 
@@ -98,7 +102,8 @@ def report(results: Sequence[Result], as_json: bool) -> None:
         print(json.dumps({"command": "ground", **counts, "results": [asdict(result) for result in results]}, indent=1))
         return
     rows = [(result.source, result.error or "") for result in failed]
-    rows += [(result.source, f"bands {' '.join(map(str, result.lost_bands))} lost and concealed: receive them again") for result in lost]
+    rows += [(result.source, f"band{'s' if result.lost_bands[1:] else ''} {' '.join(map(str, result.lost_bands))} lost and concealed: "
+              "receive the stream again") for result in lost]
     width = max((len(source) for source, _ in rows), default=0)
     for source, what in sorted(rows):
         print(f"  {source.ljust(width)}  {what}", file=sys.stderr)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from remac_runtime import packets
+from remac_runtime.choices import MAX_PIXELS
 from remac_runtime.codec import Decoder
 from remac_runtime.enhance.enhancer import PICTURE_SUFFIXES, Enhancer
 from remac_runtime.errors import BadInput, RemacError
@@ -32,7 +32,7 @@ SOURCE, LOST = "remac-source", "remac-lost-bands"
 @dataclass(frozen=True)
 class Settings:
     """How all files of a run are done. Networks are NAME@VERSION; `enhancer` is None where files are not enhanced; `hashes` are the SHA-256 of
-    their files by DECODER or ENHANCER."""
+    their files by DECODER or ENHANCER. Streams of more than `max_pixels` are refused."""
 
     model: str
     decoder: str
@@ -41,6 +41,7 @@ class Settings:
     engine: str = "onnxruntime"
     backend: str | None = None
     threads: int = 1
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Station:
             assert self.enhancer, "pictures are collected only to be enhanced"
             enhanced = self.enhancer.enhance_jpeg(data)
             return enhanced.picture, enhanced.notes
-        decoded = self.decoder.decode(data, False, packets.MAX_PIXELS)
+        decoded = self.decoder.decode(data, False, self.settings.max_pixels)
         lost = {LOST: " ".join(map(str, decoded.report.lost_bands))} if decoded.report.lost_bands else {}
         if not self.enhancer:
             return decoded.picture, {**decoded.notes, **lost}

@@ -5,13 +5,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from remac_runtime.backends.base import Backend
+from remac_runtime.choices import BACKENDS
 from remac_runtime.errors import RemacError
 from remac_runtime.network import Network
 from remac_runtime.topology import GRAPHS
 
 __all__ = ["BACKENDS", "Backend", "available_backend", "open_backend"]
-
-BACKENDS = ("onnxruntime", "c99", "numpy", "torch")
 
 
 def available_backend(folder: Path, network: Network) -> str:

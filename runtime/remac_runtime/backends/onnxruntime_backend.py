@@ -1,4 +1,4 @@
-"""The exported graphs in ONNX Runtime: the fastest backend on processors."""
+"""The exported graphs in ONNX Runtime: the fastest backend where c99 has no kernel for the processor that beats it (`available_backend`)."""
 from __future__ import annotations
 
 from pathlib import Path

@@ -4,12 +4,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from remac_runtime.choices import BACKENDS
 from remac_runtime.format import QUALITIES
 
 STANDARD_OUTPUT = "-"
 SIDES = range(64, 16385)
 BENCHMARKS, ACTIONS = ("encoder",), ("list", "fit")
-ENGINES = ("onnxruntime", "numpy", "torch", "c99")
 
 BENCH_EXAMPLES = """\
 examples:
@@ -60,7 +60,7 @@ def bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=_count, metavar="N", help="timed encodes (default 30)")
     parser.add_argument("--warmup", type=_count, default=2, metavar="N", help="encodes before them that are not timed (default 2)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="model folder (default: $REMAC_MODEL, then build/rover-m)")
-    parser.add_argument("--backend", choices=ENGINES, help="engine of the integer network (default: onnxruntime where installed, else numpy)")
+    parser.add_argument("--backend", choices=BACKENDS, help="engine of the integer network (default: the fastest that works here)")
     parser.add_argument("--threads", type=_count, default=1, metavar="N", help="threads of the engine (default 1)")
     parser.add_argument("--json", nargs="?", const=STANDARD_OUTPUT, metavar="OUT", help="write the result to a file, or print it and nothing else")
     parser.add_argument("--submit-file", type=Path, metavar="FILE", help="write one file to share; needs --board")

@@ -13,7 +13,7 @@ from remac_runtime.bench import files as bench_files
 from remac_runtime.bench import harness as bench
 from remac_runtime.bench.arguments import STANDARD_OUTPUT
 from remac_runtime.exits import Exit, UsageError
-from remac_runtime.files import write_json
+from remac_runtime.files import check_folder, write_json
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,13 +26,15 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--submit-file needs --board NAME: `remac boards` lists the names")
     if options.image is not None and options.size is not None:
         raise UsageError("--size is of the synthetic picture, --image names another one: leave one away")
+    targets = [Path(target) for target in (options.submit_file, None if options.json == STANDARD_OUTPUT else options.json) if target]
+    for target in targets:
+        check_folder(target)
     wanted = bench.BenchOptions(options.model, options.board, options.backend, options.threads, options.image, options.size, options.quality,
                                 options.rounds, options.warmup)
     result = bench.run(wanted, lambda text: print(f"{text} ...", file=sys.stderr, flush=True))
     sealed = bench_files.sealed(result)
-    for target in (options.submit_file, None if options.json == STANDARD_OUTPUT else options.json):
-        if target:
-            write_json(Path(target), sealed)
+    for target in targets:
+        write_json(target, sealed)
     if options.json == STANDARD_OUTPUT:
         print(json.dumps(sealed, indent=1))
     else:

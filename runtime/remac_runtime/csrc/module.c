@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Thin CPython binding of remac.h and, in module_layers.c, of layers.h (stable ABI 3.11), imported by native.py only. Every function takes its buffers
- * first, then its integers, all positional. Buffers are C-contiguous, aligned and of the element types of remac.h: arithmetic.py, crc.py and rans.py see to that, this file to the
- * sizes. Outputs are allocated by the caller. The GIL is released around every loop. */
+ * first, then its integers, all positional. Buffers are C-contiguous, aligned and of the element types of remac.h: arithmetic.py, crc.py and rans.py
+ * see to that, this file to the sizes. Outputs are allocated by the caller. The GIL is released around every loop. */
 #include "binding.h"
 #include "remac.h"
 

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from remac_runtime.errors import BadInput
 from remac_runtime.format import SIDE_MAX
-from remac_runtime.images import Picture
+from remac_runtime.images import EXIF_ORIENTATION, PILLOW_UNLIMITED, Picture, grey_mean
 
 FREQUENCIES = 64
-EXIF_ORIENTATION = 0x0112
 # Tables K.1 and K.2 of ITU-T T.81, natural order (row * 8 + column): what quality 50 means.
 STANDARD_LUMA = np.array([
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
@@ -50,7 +49,7 @@ class Compressed:
 
     def finished(self, pixels: NDArray[np.uint8]) -> Picture:
         """The picture of enhanced pixels uint8[H,W,3]."""
-        samples = ((pixels.sum(2, dtype=np.uint16) + 1) // 3).astype(np.uint8) if self.grey else pixels
+        samples = grey_mean(pixels) if self.grey else pixels
         return Picture(np.ascontiguousarray(upright(samples, self.orientation)))
 
 
@@ -69,9 +68,8 @@ def read_jpeg(data: bytes) -> Compressed:
         raise BadInput("reading JPEG needs Pillow: pip install pillow") from None
     if not data:
         raise BadInput("is empty (0 bytes): copy or receive it again")
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None       # the limit here is SIDE_MAX, checked before any pixel is decoded
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        with PILLOW_UNLIMITED, Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             if max(image.size) > SIDE_MAX:
                 raise BadInput(f"is {image.width}x{image.height} pixels, remac works on up to {SIDE_MAX} a side: cut it into tiles")
             image.load()
@@ -81,8 +79,6 @@ def read_jpeg(data: bytes) -> Compressed:
                        "`remac decode --enhance`") from None
     except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
         raise BadInput(f"is truncated or damaged ({(str(error).splitlines() or ['no message'])[0]}): copy or receive it again") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _compressed(image: Any) -> Compressed:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-CELL = 128
+from remac_runtime.enhance.matching import CELL
+
 OVERLAP = 2 * CELL      # of neighbouring tiles, at least
 RAMP = 16               # half of the length over which two tiles fade into each other
 TILE = 1664             # sides of a tile, at most: 1600x1152 and 1648x1200 are one

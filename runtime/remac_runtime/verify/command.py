@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from remac_runtime.exits import Exit, UsageError
-from remac_runtime.files import write_atomically, write_json
+from remac_runtime.files import check_folder, write_atomically, write_json
 from remac_runtime.model import Model, load_model
 from remac_runtime.verify.cases import Case, find_vectors, from_pictures, from_vectors
 from remac_runtime.verify.matrix import Matrix, tally
@@ -22,6 +22,8 @@ from remac_runtime.verify.session import ACTIONS, Report, Session
 def run(options: argparse.Namespace) -> int:
     model = load_model(options.model)
     with _work_folder(options.keep) as work:
+        for target in filter(None, (options.json, options.report)):
+            check_folder(target)
         cases = _cases(options, model, work)
         runtimes, encoders, decoders = _runtimes(options)
         session = Session(model, cases, work, options.timeout, options.inject or "", resume=options.keep is not None)

@@ -11,7 +11,7 @@ from typing import Any
 
 from remac_runtime.errors import BadInput
 from remac_runtime.format import BAND_ROWS
-from remac_runtime.verify.engines import OPTIONS, REFERENCE, parse
+from remac_runtime.verify.engines import OPTIONS, parse
 
 PLACEHOLDERS = ("input", "output", "quality", "band_rows", "references", "image_id", "depth", "width", "height", "model")
 # What a command that does not take a placeholder is understood to do.
@@ -112,10 +112,6 @@ def joined(encoders: Iterable[Runtime], decoders: Iterable[Runtime]) -> tuple[li
             if runtime.name not in names[which]:
                 names[which].append(runtime.name)
     return list(all_of.values()), *names
-
-
-def is_reference(runtime: Runtime) -> bool:
-    return runtime.engine == REFERENCE and not runtime.launcher
 
 
 def command_line(template: str, values: Mapping[str, Any]) -> list[str]:

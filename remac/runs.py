@@ -1,0 +1,88 @@
+"""Runs of training: a folder with config.json, checkpoint.pt and log.jsonl. How one begins, resumes, and is read afterwards."""
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from remac.checkpoints import read_checkpoint
+from remac_runtime.bench.environment import processor
+from remac_runtime.errors import BadInput
+from remac_runtime.files import write_atomically, write_json
+
+CONFIG_FILE, CHECKPOINT_FILE, LOG_FILE = "config.json", "checkpoint.pt", "log.jsonl"
+KEPT = ("model", "codec", "train", "post_from", "references_from")      # of config.json: what a resumed run may not change ...
+FREE = ("train.steps",)                                                 # ... but for the length of its schedule
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """How a run was told to train (config.json), and how far it went: `batch` patches per process and step, `seconds` of training."""
+
+    config: dict[str, Any]
+    steps: int
+    batch: int
+    seconds: float
+    device: str
+    command: str
+    hardware: str
+
+
+def read_run(folder: Path) -> RunRecord:
+    """The record of a run. Raises BadInput for a folder that is none, BadNetwork for a damaged checkpoint."""
+    config = read_json(folder / CONFIG_FILE)
+    state = read_checkpoint(folder / CHECKPOINT_FILE, needed=("step", "seconds"), mapped=True)
+    try:
+        device, command, batch = config["device"], config["command"], config["train"]["batch"]
+    except (KeyError, TypeError) as error:
+        raise BadInput(f"{folder / CONFIG_FILE}: of no run of training (it lacks {error}): name the folder of one") from None
+    return RunRecord(config, state["step"], batch, state["seconds"], device, command, config.get("hardware") or hardware(device))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a folder that training uses. Raises BadInput."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}): name the folder that it lies in") from None
+    except (ValueError, TypeError):
+        raise BadInput(f"{path}: damaged: write its folder again, or name another") from None
+
+
+def hardware(device: str) -> str:
+    """What trains, in words: the device, and the model of this machine's GPU or processor."""
+    on_gpu = device.startswith("cuda") and torch.cuda.is_available()
+    return f"{device}, {torch.cuda.get_device_name(device) if on_gpu else processor()['model']}"
+
+
+def begin(folder: Path, config: Mapping[str, Any]) -> None:
+    """Make a run's folder and write its config.json, with the hardware. Raises BadInput where it holds a run that was told otherwise."""
+    config = json.loads(json.dumps({**config, "hardware": hardware(config["device"])}))
+    if (folder / CHECKPOINT_FILE).exists() and (folder / CONFIG_FILE).exists():
+        for field, before, now in differences(read_json(folder / CONFIG_FILE), config):
+            raise BadInput(f"{folder}: holds a run with {field} {before}, not {now}: name another folder with --out, or give the same to resume it")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / CONFIG_FILE, config)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(field, value before, value now) of what a resumed run may not change. Fields that only one of them has are those of other versions."""
+    for key in (key for key in before if key in now and (within or key in KEPT)):
+        field = f"{within}{key}"
+        if isinstance(before[key], dict) and isinstance(now[key], dict):
+            yield from differences(before[key], now[key], f"{field}.")
+        elif before[key] != now[key] and field not in FREE:
+            yield field, before[key], now[key]
+
+
+def open_log(folder: Path, step: int) -> TextIO:
+    """log.jsonl to append to, cut back to `step`: a run that was killed takes the later steps again."""
+    path = folder / LOG_FILE
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_atomically(path, "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step))
+    return path.open("a", encoding="utf-8")
