@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.flight_checks import ToolError
 from benchmarks.store import RESULTS, write_json
 from remac_runtime.bench.cost import padded_pixels
-from remac_runtime.errors import RemacError
+from remac_runtime.exits import reported
 from remac_runtime.model import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,10 +46,6 @@ with Encoder(load_model(), "onnxruntime") as encoder:
             for graph, inputs in calls:
                 run(graph, *inputs)
 """
-
-
-class ToolError(Exception):
-    """A tool that is missing or failed."""
 
 
 def tool(*command: str | Path, **environment: str) -> None:
@@ -91,17 +88,14 @@ def measure(say: Any = print) -> dict[str, Any]:
     return {"schema": 1, "codec_hash": codec_hash, "onnxruntime": version, "picture": [SIZE[1], SIZE[0]], "instructions_per_pixel": builds}
 
 
+@reported
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write arm64.json; 1 with one line on standard error where it cannot."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.arm64_instructions", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS / "arm64.json", metavar="FILE")
     options = parser.parse_args(arguments)
-    try:
-        write_json(options.out, measure())
-    except (ToolError, RemacError) as error:
-        print(f"arm64_instructions: {error}", file=sys.stderr)
-        return 1
+    write_json(options.out, measure())
     return 0
 
 

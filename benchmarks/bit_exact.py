@@ -11,11 +11,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.datasets import DataMissingError, evaluation_images
+from benchmarks.datasets import evaluation_images
 from benchmarks.store import RESULTS, write_json
 from remac_runtime.backends import Backend, open_backend
 from remac_runtime.backends.onnxruntime_backend import OPTIMISATION_LEVELS, OnnxRuntimeBackend
 from remac_runtime.codec import Decoder, EncodeOptions, Encoder
+from remac_runtime.exits import reported
 from remac_runtime.images import as_picture
 from remac_runtime.model import Model, load_model
 
@@ -35,17 +36,14 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bit_exact", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="the model folder")
     parser.add_argument("--data", help="the pictures; by default $REMAC_DATA or ../shared/data/mars")
     parser.add_argument("--out", type=Path, default=RESULTS / "bit_exact.json")
     options = parser.parse_args(arguments)
-    try:
-        images = evaluation_images(options.data)
-    except DataMissingError as error:
-        print(f"bit_exact: {error}", file=sys.stderr)
-        return 1
+    images = evaluation_images(options.data)
     model = load_model(options.model)
     chosen = [(image.key, as_picture(image.load())) for image in images[::len(images) // PICTURES][:PICTURES]]
     wanted: dict[str, str] = {}

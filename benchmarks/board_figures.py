@@ -21,6 +21,7 @@ from remac_runtime.bench import stages as bench_stages
 from remac_runtime.bench.files import load_result
 from remac_runtime.boards import find_board
 from remac_runtime.errors import RemacError
+from remac_runtime.exits import reported
 from remac_runtime.model import BANK_FILE, NETWORK_FILE
 from remac_runtime.network import Bank, Network, read_bank, read_network
 
@@ -200,6 +201,7 @@ def make(root: Path, folder: Path) -> dict[str, Any]:
             "measured": [measured_run(result, calibrating) for result in found]}
 
 
+@reported
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write figures.json; 1 with one line on standard error where it cannot."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.board_figures", description=__doc__,
@@ -207,11 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
     options = parser.parse_args(arguments)
-    try:
-        write_json(options.out, make(ROOT, options.results))
-    except RemacError as error:
-        print(f"board_figures: {error}", file=sys.stderr)
-        return 1
+    write_json(options.out, make(ROOT, options.results))
     print(options.out)
     return 0
 

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from benchmarks.store import RESULTS, write_json
 from remac_runtime.crc import crc32c
 from remac_runtime.errors import RemacError
+from remac_runtime.exits import reported
 from remac_runtime.packets import HEADER_BYTES, Packet, find_packets
 
 COUNT, SEED = 200, 1
@@ -361,6 +362,7 @@ def runtime_decode(decoder: Any) -> Decode:
     return decode
 
 
+@reported
 def main(arguments: list[str]) -> int:
     from remac_runtime.codec import Decoder, EncodeOptions, Encoder
     from remac_runtime.images import Picture, load_picture

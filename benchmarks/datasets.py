@@ -13,14 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-DATA_VARIABLE = "REMAC_DATA"
-DEFAULT_ROOT = Path(__file__).resolve().parents[2] / "shared" / "data" / "mars"
+from remac_runtime.mars import DATA_VARIABLE, DataMissing, data_folder
+
 FOLDERS = {"test": "test", "frames": "frames/test", "val": "val"}
 EVALUATION_SETS = ("test", "frames")
-
-
-class DataMissingError(Exception):
-    """The evaluation pictures are not where they were looked for."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +37,15 @@ class EvalImage:
             return np.asarray(picture.convert("RGB"))
 
 
-def data_root(option: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of the pictures: the option, else the environment variable REMAC_DATA, else ../shared/data/mars beside the checkout."""
-    return Path(option or os.environ.get(DATA_VARIABLE) or DEFAULT_ROOT)
-
-
 def evaluation_images(option: str | os.PathLike[str] | None = None, sets: tuple[str, ...] = EVALUATION_SETS) -> tuple[EvalImage, ...]:
-    """All pictures of the sets, sorted by name within each; DataMissingError where a set has none."""
-    root = data_root(option)
+    """All pictures of the sets, sorted by name within each. Raises DataMissing where a set has none."""
+    root = data_folder(option)
     images: list[EvalImage] = []
     for set_name in sets:
         folder = root / FOLDERS[set_name]
         found = sorted(folder.glob("*.png"))
         if not found:
-            raise DataMissingError(f"no pictures in {folder}: set {DATA_VARIABLE} or --data to the folder that holds {FOLDERS[set_name]}/")
+            raise DataMissing(f"no pictures in {folder}: set {DATA_VARIABLE} or --data to the folder that holds {FOLDERS[set_name]}/")
         images += [EvalImage(set_name, path) for path in found]
     return tuple(images)
 

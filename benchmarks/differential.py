@@ -26,6 +26,7 @@ from remac_runtime import native, reference
 from remac_runtime.backends import open_backend
 from remac_runtime.codec import Decoder, Encoder
 from remac_runtime.errors import RemacError
+from remac_runtime.exits import reported
 from remac_runtime.images import Picture, save_picture
 from remac_runtime.model import Model, load_model
 from remac_runtime.progress import Progress
@@ -215,6 +216,7 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
@@ -233,9 +235,6 @@ def main(arguments: list[str] | None = None) -> int:
             if options.fuzz:
                 fuzz.run_bands(state["bands"], model, tools, options.fuzz, options.seed, save)
                 fuzz.run_streams(state["streams"], model, tools, options.fuzz, options.seed, save)
-    except RemacError as error:
-        print(f"differential: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print(f"differential: interrupted; the same command goes on from {options.out}", file=sys.stderr)
         return 130

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.random import Generator
 
 from benchmarks import corruption
+from benchmarks.flight_checks import ToolError
 from remac_runtime import native, rans
 from remac_runtime.backends import open_backend
 from remac_runtime.choices import MAX_PIXELS
@@ -46,10 +47,6 @@ TIME_LIMIT_S = 300
 STATUS = {0: "decoded", 4: "too many lanes", 5: "words run out", 6: "escape", 7: "state", 8: "length"}
 PICTURES = ((130, 70, 64), (64, 64, 128), (200, 96, 64), (65, 200, 64))     # height, width, rows a band
 COMPARED = ("payload_changed", "payload_of_noise", "bands_exchanged")       # kinds that leave the packets whole
-
-
-class ToolError(RemacError):
-    """A program that the fuzzer needs cannot be built or run."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from benchmarks.store import RESULTS, write_json
 from remac_runtime.errors import BadNetwork, RemacError
+from remac_runtime.exits import reported
 from remac_runtime.ground_tensorrt import read_sidecar
 from remac_runtime.model import NETWORK_FILE
 from remac_runtime.network import read_network
@@ -54,24 +55,21 @@ def build(weights: Path, target: str, precision: str, folder: Path, *more: str) 
         raise RemacError((done.stderr.strip().splitlines() or [f"export/ground_decoder.py failed ({done.returncode})"])[-1].removeprefix("remac: "))
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=Path("weights/rover-m"), help="weights folder of the decoders (weights/rover-m)")
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), metavar="SM", help=f"architectures ({' '.join(TARGETS)})")
     parser.add_argument("--out", type=Path, default=RESULTS / "engines.json")
     options = parser.parse_args(arguments)
-    try:
-        codec = read_network(options.weights / NETWORK_FILE).hash.hex()
-        with tempfile.TemporaryDirectory() as scratch:
-            for target, precision in tqdm([(target, precision) for target in options.targets for precision in PRECISIONS], unit="build"):
-                build(options.weights, target, precision, Path(scratch))
-            engines = [facts(path) for path in sorted(Path(scratch).rglob("*.engine.json"))]
-        if not engines:
-            raise BadNetwork(f"{options.weights}: no engine was built from it")
-        write_json(options.out, {"schema": SCHEMA, "codec_hash": codec, "engines": engines})
-    except RemacError as error:
-        print(f"engines: {error}", file=sys.stderr)
-        return 1
+    codec = read_network(options.weights / NETWORK_FILE).hash.hex()
+    with tempfile.TemporaryDirectory() as scratch:
+        for target, precision in tqdm([(target, precision) for target in options.targets for precision in PRECISIONS], unit="build"):
+            build(options.weights, target, precision, Path(scratch))
+        engines = [facts(path) for path in sorted(Path(scratch).rglob("*.engine.json"))]
+    if not engines:
+        raise BadNetwork(f"{options.weights}: no engine was built from it")
+    write_json(options.out, {"schema": SCHEMA, "codec_hash": codec, "engines": engines})
     for engine in engines:
         print(f"{engine['network']} for {engine['target']}, {engine['precision']}: {engine['bytes']:,} bytes, {engine['layers']} layers")
     return 0

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.datasets import EVALUATION_SETS, DataMissingError, EvalImage, data_root, evaluation_images, pixel_hash
+from benchmarks.datasets import EVALUATION_SETS, EvalImage, evaluation_images, pixel_hash
 from benchmarks.enhance_metrics import NAMES, measures
 from benchmarks.enhance_models import Mars, Planes, baseline, cost_of
 from benchmarks.enhance_settings import coded, made_by
@@ -35,6 +35,8 @@ from remac.runs import read_run
 from remac.segmenter import CLASS_NAMES, load_segmenter
 from remac.train_segmenter import evaluate
 from remac_runtime.enhance.matching import cut_dictionary, join_dictionary
+from remac_runtime.exits import reported
+from remac_runtime.mars import data_folder
 
 BASELINES = ("arcnn", "dncnn")
 BASELINE_RUNS = {JPEG: "{}", HEVC: "{}-hevc"}     # folders of the runs; the baselines know no setting, so each kind of codec has its own
@@ -213,6 +215,7 @@ def measure_all(jobs: list[Job], options: argparse.Namespace, content: dict[str,
             write_json(options.out, content)
 
 
+@reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.enhance", description=__doc__, epilog=EXAMPLES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -224,11 +227,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--float32", action="store_true", help="convolutions in single precision instead of bfloat16")
     parser.add_argument("--out", type=Path, default=RESULTS / "enhance.json")
     options = parser.parse_args(arguments)
-    try:
-        images = evaluation_images(options.data)
-    except DataMissingError as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 2
+    images = evaluation_images(options.data)
     runs = found_runs(options.runs)
     streams = made_by()
     weights = {"marsqe": weights_of_marsqe(options.weights), REMAC: " ".join(streams.values()), **runs}
@@ -236,7 +235,7 @@ def main(arguments: list[str]) -> int:
     content["codec_hash"] = streams["codec"]
     content["cost"] = cost_of(MarsQE())
     content["training"] = {"marsqe": training_of_shipped(options.weights), **{name: training_of(options.runs / name) for name in runs}}
-    content["segmentation"] = evaluate(load_segmenter(options.weights), data_root(options.data))
+    content["segmentation"] = evaluate(load_segmenter(options.weights), data_folder(options.data))
     chosen = [setting for setting in ALL_SETTINGS if setting.kind in options.kinds]
     measure_all([job for ablated in (False, True) for setting in chosen for image in images
                  for job in missing(image, setting, runs, content, ablated)], options, content)

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.datasets import DataMissingError, EvalImage, evaluation_images
+from benchmarks.datasets import EvalImage, evaluation_images
 from benchmarks.enhance import ABLATED, ABLATED_SET, training_of
 from benchmarks.enhance_models import Mars, averaged
 from benchmarks.metrics import psnr_db
 from benchmarks.store import RESULTS, write_json
 from remac.marsqe import MarsQE
+from remac_runtime.exits import reported
 
 NETWORKS = ("fused", "added", "plain")
 
@@ -41,6 +42,7 @@ def gains(run: Path, weights: Path, images: tuple[EvalImage, ...]) -> list[float
     return result
 
 
+@reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.enhance_modules", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -53,11 +55,7 @@ def main(arguments: list[str]) -> int:
     if missing:
         print(f"remac: no run {options.runs / missing[0]}: train it as --help says", file=sys.stderr)
         return 1
-    try:
-        images = evaluation_images(options.data, (ABLATED_SET,))
-    except DataMissingError as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 2
+    images = evaluation_images(options.data, (ABLATED_SET,))
     training = {name: training_of(options.runs / name) for name in NETWORKS}
     patches = {record["patches"] for record in training.values()}
     if len(patches) > 1:

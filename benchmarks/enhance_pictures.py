@@ -18,6 +18,7 @@ from benchmarks.enhance_settings import made_by
 from benchmarks.metrics import psnr_db
 from benchmarks.store import RESULTS, write_json
 from remac.coded import HEVC, JPEG, REMAC
+from remac_runtime.exits import reported
 from remac_runtime.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +30,7 @@ PICTURE = Path("docs", "pictures", "enhanced.webp")
 WEBP_QUALITY = 75
 
 
+@reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.enhance_pictures", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -18,13 +18,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.datasets import data_root
 from benchmarks.measure import Picture, components
 from benchmarks.peers import pillow_decode
 from benchmarks.rd_remac import decode, encode
 from benchmarks.store import ResultsError, write_json
-from remac_runtime.errors import RemacError
+from remac_runtime.exits import reported
 from remac_runtime.files import replacing
+from remac_runtime.mars import data_folder
 
 HEVC_OPTIONS = {"x265:pools": "1", "x265:ipratio": "1.0", "x265:wpp": "0", "x265:aq-mode": "0", "preset": "medium", "tune": "psnr"}
 MADE_BY = "made_by.json"        # of a folder of coded pictures
@@ -101,9 +101,10 @@ def code_all(kind: str, number: int, paths: list[Path], mosaic: Picture, out: Pa
         write(other, seen_otherwise, path, i)
 
 
+@reported
 def main(arguments: list[str]) -> int:
     from remac.coded import CODED, HEVC, REMAC
-    from remac.data import DataMissing, picture_paths
+    from remac.data import picture_paths
     from remac.matching import DICTIONARY_FILE, load_dictionary
     from remac_runtime.enhance.matching import join_dictionary
     parser = argparse.ArgumentParser(prog="python -m benchmarks.enhance_settings", description=__doc__, epilog=EXAMPLES,
@@ -113,17 +114,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kinds", nargs="+", choices=(HEVC, REMAC), default=[HEVC, REMAC])
     parser.add_argument("--out", type=Path, required=True, help="folder that gets KIND/NUMBER/NAME.png")
     options = parser.parse_args(arguments)
-    try:
-        paths = picture_paths(data_root(options.data) / "train")
-        mosaic = join_dictionary(load_dictionary(options.weights / DICTIONARY_FILE))
-        for kind in options.kinds:
-            if kind == REMAC:
-                keep_apart(options.out / kind)
-            for number in CODED[kind]:
-                code_all(kind, number, paths, mosaic, options.out / kind / str(number))
-    except (DataMissing, ResultsError, RemacError) as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 2
+    paths = picture_paths(data_folder(options.data) / "train")
+    mosaic = join_dictionary(load_dictionary(options.weights / DICTIONARY_FILE))
+    for kind in options.kinds:
+        if kind == REMAC:
+            keep_apart(options.out / kind)
+        for number in CODED[kind]:
+            code_all(kind, number, paths, mosaic, options.out / kind / str(number))
     return 0
 
 

@@ -25,6 +25,7 @@ from benchmarks.metrics import psnr_db
 from benchmarks.peers import JPEG_QUALITIES, jpeg
 from benchmarks.store import RESULTS, write_json
 from remac_runtime.errors import RemacError
+from remac_runtime.exits import reported
 from remac_runtime.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -169,6 +170,7 @@ def make(model: Path, pictures: Path) -> dict[str, Any]:
             "steps": [asdict(step) for step in steps], "comparison": comparison}
 
 
+@reported
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write example.json and the pictures; 1 with one line on standard error where it cannot."""
     from remac_runtime.model import model_folder
@@ -177,11 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS / "example.json", metavar="FILE")
     parser.add_argument("--pictures", type=Path, default=PICTURES, metavar="FOLDER")
     options = parser.parse_args(arguments)
-    try:
-        write_json(options.out, make(model_folder(options.model), options.pictures))
-    except RemacError as error:
-        print(f"example: {error}", file=sys.stderr)
-        return 1
+    write_json(options.out, make(model_folder(options.model), options.pictures))
     total = sum(path.stat().st_size for path in options.pictures.iterdir())
     print(f"{options.out}; {options.pictures}: {total / 1000:.0f} kB")
     return 0

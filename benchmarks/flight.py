@@ -16,10 +16,10 @@ from typing import Any
 from PIL import Image
 
 from benchmarks import flight_checks, store
-from benchmarks.flight_checks import ToolError, tool
+from benchmarks.flight_checks import tool
 from remac_runtime.boards import find_board
 from remac_runtime.codec import EncodeOptions, Encoder
-from remac_runtime.errors import RemacError
+from remac_runtime.exits import reported
 from remac_runtime.format import BAND_ROWS
 from remac_runtime.images import load_picture
 from remac_runtime.model import load_model
@@ -166,6 +166,7 @@ def run(weights: Path, processors: list[Processor], folder: Path) -> dict[str, A
             "prediction": predict(sum(ppc[0].instructions_per_pixel.values())) if ppc else None}
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=ROOT / "weights" / "rover-m", help="folder with network.rmn and bank.rmb (weights/rover-m)")
@@ -173,12 +174,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="another file than benchmarks/results/flight.json")
     options = parser.parse_args(arguments)
     chosen = [processor for processor in PROCESSORS if processor.name.startswith(options.only or "")]
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            results = run(options.weights, chosen, Path(scratch))
-    except (ToolError, RemacError) as error:
-        print(f"remac: {error}", file=sys.stderr)
-        return 1
+    with tempfile.TemporaryDirectory() as scratch:
+        results = run(options.weights, chosen, Path(scratch))
     if options.out or not options.only:
         store.write_json(options.out or store.RESULTS / "flight.json", results)
     else:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from remac_runtime.errors import RemacError
+
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
 ENTRIES = tuple(f"remac_flight_{name}" for name in ("defaults", "work_bytes", "begin", "push", "end", "to_buffer"))
 LIBRARY = frozenset({"memcpy", "memset"})         # all that the encoder may want from a C library
@@ -18,7 +20,7 @@ _FRAME = re.compile(r"(\d+) bytes \(([\w,]+)\)")
 _CONSTANT = ("static", "dynamic,bounded")         # the latter: aligned at run time, within the size stated
 
 
-class ToolError(Exception):
+class ToolError(RemacError):
     """A compiler or tool that is missing or failed; the message is one line, the tool's first complaint."""
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks import engines, ground_cost, ground_field
-from benchmarks.datasets import EVALUATION_SETS, DataMissingError, EvalImage, data_root, evaluation_images, pixel_hash
+from benchmarks.datasets import EVALUATION_SETS, EvalImage, evaluation_images, pixel_hash
 from benchmarks.metrics import RDPoint, bd_psnr, bd_rate, psnr_db
 from benchmarks.rd_remac import QUALITIES
 from benchmarks.store import PSNR_DIGITS, RESULTS, write_json
@@ -32,8 +32,10 @@ from benchmarks.summary import mean
 from remac_runtime.bench.environment import environment, state
 from remac_runtime.codec import Decoded, Decoder, EncodeOptions, Encoder
 from remac_runtime.errors import RemacError
+from remac_runtime.exits import reported
 from remac_runtime.ground import GroundDecoder, GroundFile, OnnxSession, Session, ground_files
 from remac_runtime.images import Picture
+from remac_runtime.mars import data_folder
 from remac_runtime.model import GROUND_FOLDER, Model, load_model
 
 PICTURE = Path("frames", "test", "m2020_zcam_sol0053.png")       # 1600x1152, as the camera delivers it
@@ -241,7 +243,7 @@ def measure(options: argparse.Namespace, model: Model, scratch: Path) -> dict[st
     def save_costs(costs: dict[str, Any]) -> None:
         result["costs"] = costs
         save()
-    picture = data_root(options.data) / PICTURE
+    picture = data_folder(options.data) / PICTURE
     save_costs(ground_cost.costs(model, picture, options.weights, options.marsqe, options.rounds, result["costs"], save_costs))
     measure_fields(model, subjects, images, options.weights, result["fields"], save)
     with Encoder(model) as encoder, Decoder(model) as decoder:
@@ -252,6 +254,7 @@ def measure(options: argparse.Namespace, model: Model, scratch: Path) -> dict[st
     return result
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ground", description=__doc__, epilog=EXAMPLES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -264,12 +267,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--pictures", type=int, help="only so many of each set, for a quick look")
     parser.add_argument("--out", type=Path, default=RESULTS / "ground.json")
     options = parser.parse_args(arguments)
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            result = measure(options, load_model(options.model), Path(scratch))
-    except (DataMissingError, RemacError, OSError) as error:
-        print(f"ground: {error}", file=sys.stderr)
-        return 1
+    with tempfile.TemporaryDirectory() as scratch:
+        result = measure(options, load_model(options.model), Path(scratch))
     for name, entry in result["summary"].items():
         for label, found in entry["decoders"].items():
             if found.get("bd_rate") is not None:

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import networks, peers
-from benchmarks.datasets import DataMissingError
 from benchmarks.measure import Peer, as_rgb
 from benchmarks.metrics import psnr_db
 from remac_runtime.bench import cost as bench_cost
@@ -30,6 +29,7 @@ from remac_runtime.codec import Decoder, EncodeOptions, Encoder
 from remac_runtime.files import write_atomically
 from remac_runtime.format import QUALITIES
 from remac_runtime.images import Picture, load_picture
+from remac_runtime.mars import DataMissing
 from remac_runtime.model import Model
 
 PICTURE = Path("frames", "test", "m2020_zcam_sol0053.png")       # 1600x1152, as the camera delivers it
@@ -174,10 +174,10 @@ def compared(timings: Mapping[str, bench_stats.Summary], pixels: int) -> dict[st
 
 def measure(model: Model, data: Path, cache: Path, quality: int = QUALITY, rounds: int = ROUNDS, say: Callable[[str], None] = print,
             only: Sequence[str] = (), small: Model | None = None) -> dict[str, Any]:
-    """All of it as JSON. `only` names systems beside ours, by default all; `small`: the smaller profile. Raises BenchFailed, DataMissingError."""
+    """All of it as JSON. `only` names systems beside ours, by default all; `small`: the smaller profile. Raises BenchFailed, DataMissing."""
     source = data / PICTURE
     if not source.is_file():
-        raise DataMissingError(f"no picture {source}: set REMAC_DATA or --data to the folder that holds it")
+        raise DataMissing(f"no picture {source}: set REMAC_DATA or --data to the folder that holds it")
     before = bench_environment.state()           # of the machine without us: settling the peers is a load of our own
     with ExitStack() as opened:
         encoder, other = (opened.enter_context(Encoder(model, backend)) for backend in (None, "onnxruntime"))

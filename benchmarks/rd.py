@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.store import RESULTS, SCHEMA, Results, ResultsError, load, merge, write_json
+from benchmarks.store import RESULTS, SCHEMA, Results, load, merge, write_json
 from benchmarks.summary import ANCHOR, OPERATING_QUALITY, RIVAL, CodecSummary, QualityMean, SetSummary, mean, ranges, summarise
+from remac_runtime.exits import reported
 from remac_runtime.files import replacing
 
 SET_TITLES = {"test": "Curiosity, test crops", "frames": "Perseverance frames", "val": "Curiosity, validation crops"}
@@ -139,19 +140,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@reported
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report; 1 with one line on standard error where it cannot."""
     options = parse_arguments(arguments)
-    try:
-        peers = load(options.peers)
-        own = merge(load(path) for path in options.codec_results)
-        results = merge([own, peers])
-        ours = sorted(own.codecs)
-        names = ours + [name for name in PEER_TITLES if name in peers.codecs]
-        summaries = summarise(results, names)
-    except ResultsError as error:
-        print(f"rd: {error}", file=sys.stderr)
-        return 1
+    peers = load(options.peers)
+    own = merge(load(path) for path in options.codec_results)
+    results = merge([own, peers])
+    ours = sorted(own.codecs)
+    names = ours + [name for name in PEER_TITLES if name in peers.codecs]
+    summaries = summarise(results, names)
     write_json(options.out / "rd_summary.json", summary_to_json(summaries, ours, results))
     plot(summaries, names, ours, options.out / "rd.svg")
     print(markdown_table(summaries, names))

@@ -14,11 +14,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.datasets import DataMissingError, evaluation_images, pixel_hash
+from benchmarks.datasets import evaluation_images, pixel_hash
 from benchmarks.metrics import RDPoint, bd_rate, psnr_db
 from benchmarks.rd_remac import QUALITIES, VARIANTS
 from benchmarks.store import RESULTS, ImageResults, Results, load, save, write_json
 from benchmarks.summary import mean
+from remac_runtime.exits import reported
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIANT = "bands128"
@@ -68,17 +69,14 @@ def gap(results: Results, codec_hash: str, real: Path) -> dict[str, Any]:
     return {"schema": 1, "codec_hash": codec_hash, "sets": sets}
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rd_float", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=ROOT / "weights" / "rover-m")
     parser.add_argument("--data", help="the pictures; by default $REMAC_DATA or ../shared/data/mars")
     parser.add_argument("--out", type=Path, default=RESULTS / "rd_float.json")
     options = parser.parse_args(arguments)
-    try:
-        images = evaluation_images(options.data)
-    except DataMissingError as error:
-        print(f"rd_float: {error}", file=sys.stderr)
-        return 1
+    images = evaluation_images(options.data)
     codec = TrainingCodec(options.weights)
     results = Results({}, {FLOAT: "float mode, estimated bits", INTEGER: "integer mode, estimated bits"})
     for image in tqdm(images, unit="picture"):

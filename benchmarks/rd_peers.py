@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.datasets import EVALUATION_SETS, FOLDERS, DataMissingError, evaluation_images
+from benchmarks.datasets import EVALUATION_SETS, FOLDERS, evaluation_images
 from benchmarks.measure import run
 from benchmarks.peers import all_peers, library_versions
-from benchmarks.store import RESULTS, ResultsError
+from benchmarks.store import RESULTS
+from remac_runtime.exits import reported
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -26,16 +27,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@reported
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 1 with one line on standard error where it cannot."""
     options = parse_arguments(arguments)
     peers = [peer for peer in all_peers() if peer.name in options.codecs]
-    try:
-        images = evaluation_images(options.data, tuple(options.sets))
-        run(peers, images, options.out, library_versions())
-    except (DataMissingError, ResultsError) as error:
-        print(f"rd_peers: {error}", file=sys.stderr)
-        return 1
+    images = evaluation_images(options.data, tuple(options.sets))
+    run(peers, images, options.out, library_versions())
     return 0
 
 

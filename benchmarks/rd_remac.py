@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.datasets import EVALUATION_SETS, FOLDERS, DataMissingError, evaluation_images
+from benchmarks.datasets import EVALUATION_SETS, FOLDERS, evaluation_images
 from benchmarks.measure import Peer, Picture, as_rgb, run
 from benchmarks.metrics import psnr_db
-from benchmarks.store import RESULTS, ResultsError
+from benchmarks.store import RESULTS
+from remac_runtime.exits import reported
 from remac_runtime.format import BAND_ROWS
 
 QUALITIES = (0, 9, 18, 27, 36, 45, 54, 63)
@@ -102,22 +103,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@reported
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; 1 with one line on standard error where it cannot."""
     import remac_runtime
-    from remac_runtime.errors import RemacError
     options = parse_arguments(arguments)
     common = {"model": options.model, "backend": options.backend, "threads": options.threads}
     name = options.name if options.variant == DEFAULT_VARIANT else f"{options.name}-{options.variant}"
-    try:
-        images = evaluation_images(options.data, tuple(options.sets))
-        default = None if options.variant == DEFAULT_VARIANT else first_decoder(options.model)
-        decoding = common | {"decoder": options.decoder or default}
-        subject = codec(name, common | VARIANTS[options.variant], decoding)
-        run([subject], images, options.out, {"numpy": version("numpy"), "remac-runtime": remac_runtime.__version__})
-    except (DataMissingError, ResultsError, RemacError) as error:
-        print(f"rd_remac: {error}", file=sys.stderr)
-        return 1
+    images = evaluation_images(options.data, tuple(options.sets))
+    default = None if options.variant == DEFAULT_VARIANT else first_decoder(options.model)
+    decoding = common | {"decoder": options.decoder or default}
+    subject = codec(name, common | VARIANTS[options.variant], decoding)
+    run([subject], images, options.out, {"numpy": version("numpy"), "remac-runtime": remac_runtime.__version__})
     return 0
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 from benchmarks.blocks import BLOCKS
 from benchmarks.sources import SOURCES, NotMeasuredError, Sources
+from remac_runtime.errors import RemacError
+from remac_runtime.exits import reported
 from remac_runtime.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,7 +31,7 @@ END = "<!-- end -->"
 HASH_BYTES = 8                # of SHA-256 of the network file, as the streams carry it (FORMAT 2.1)
 
 
-class DocumentError(Exception):
+class DocumentError(RemacError):
     """A document whose markers cannot be used."""
 
 
@@ -126,18 +128,15 @@ def differences(changed: Mapping[Path, tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
+@reported
 def main(arguments: Sequence[str] | None = None) -> int:
     """Rewrite or check; 1 where a check finds a difference or a document cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description="Write the figures of the documents from the results.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 and show the difference where a document is not up to date")
     parser.add_argument("--root", type=Path, default=ROOT, metavar="FOLDER", help="another checkout")
     options = parser.parse_args(arguments)
-    try:
-        loaded = load_results(options.root)
-        changed = updates(options.root, Sources(loaded.contents, options.root))
-    except DocumentError as error:
-        print(f"readme: {error}", file=sys.stderr)
-        return 1
+    loaded = load_results(options.root)
+    changed = updates(options.root, Sources(loaded.contents, options.root))
     for reason in loaded.refused.values():
         print(f"readme: not shown: {reason}", file=sys.stderr)
     if options.check and changed:

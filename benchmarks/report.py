@@ -29,6 +29,7 @@ from remac_runtime.bench.command import lines
 from remac_runtime.bench.files import load_result
 from remac_runtime.boards import load_boards, unknown
 from remac_runtime.errors import RemacError
+from remac_runtime.exits import reported
 from remac_runtime.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -189,6 +190,7 @@ def make(material: Material) -> str:
     return page(TITLE, lead, list(_sections(material)), "Made by <code>python benchmarks/report.py</code>.")
 
 
+@reported
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; 1 with one line on standard error where it cannot."""
     parser = argparse.ArgumentParser(prog="python benchmarks/report.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -199,11 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, default=OUT, metavar="FILE.html")
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    try:
-        content = make(read(options.results, options.root)).encode()
-    except RemacError as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 1
+    content = make(read(options.results, options.root)).encode()
     if len(content) > LIMIT_BYTES:
         print(f"report: warning: {len(content)} bytes, meant to be below {LIMIT_BYTES}", file=sys.stderr)
     write_atomically(options.output, content)

@@ -19,14 +19,15 @@ from typing import Any
 if not __package__:     # run as a script: its own folder is on the path, the checkout is not
     sys.path[:1] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "runtime")]
 
-from benchmarks.datasets import DATA_VARIABLE, DataMissingError, data_root
-from benchmarks.store import RESULTS, ResultsError, write_json
+from benchmarks.store import RESULTS, write_json
 from remac_runtime.bench import environment as bench_environment
 from remac_runtime.bench import files as bench_files
 from remac_runtime.bench import harness as bench
 from remac_runtime.bench.stats import IDLE_LOAD
 from remac_runtime.boards import unknown
 from remac_runtime.errors import RemacError
+from remac_runtime.exits import reported
+from remac_runtime.mars import DATA_VARIABLE, data_folder
 from remac_runtime.model import MODEL_VARIABLE, Model, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +45,7 @@ class Settings:
     """What all parts share."""
 
     model: Path | None
-    data: Path
+    data: str | None
     results: Path
     board: str
     rounds: int | None
@@ -105,7 +106,7 @@ def _latency() -> Any:
 def _speed(settings: Settings) -> None:
     latency = _latency()
     small = load_model(SMALL_MODEL) if SMALL_MODEL.is_dir() else None
-    result = latency.measure(_loaded(settings), settings.data, CACHE, rounds=settings.rounds or latency.ROUNDS, say=say, small=small)
+    result = latency.measure(_loaded(settings), data_folder(settings.data), CACHE, rounds=settings.rounds or latency.ROUNDS, say=say, small=small)
     write_json(settings.results / "speed.json", result)
     for warning in result["warnings"]:
         say(f"warning: {warning['warning']} ({warning['detail']}): {warning['remedy']}")
@@ -227,12 +228,13 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+@reported
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    settings = Settings(options.model, data_root(options.data), options.results, options.board, options.rounds, options.force)
-    os.environ[DATA_VARIABLE] = str(settings.data.resolve())        # for the parts that are programs of their own
-    if settings.model:
-        os.environ[MODEL_VARIABLE] = str(settings.model.resolve())
+    settings = Settings(options.model, options.data, options.results, options.board, options.rounds, options.force)
+    for variable, folder in ((DATA_VARIABLE, options.data), (MODEL_VARIABLE, options.model)):
+        if folder:      # for the parts that are programs of their own
+            os.environ[variable] = str(Path(folder).resolve())
     try:
         for name in chosen(options.parts):
             part = PARTS[name]
@@ -241,9 +243,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             print(f"{name}: {part.title} ({part.duration})", flush=True)
             part.run(settings)
-    except (RemacError, DataMissingError, ResultsError) as error:
-        print(f"run: {error}", file=sys.stderr)
-        return 1
     except subprocess.CalledProcessError as error:
         print(f"run: {' '.join(error.cmd[1:])} failed: mend what it says and run this again, finished parts are kept", file=sys.stderr)
         return 1

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import roofline
-from benchmarks.datasets import DataMissingError, data_root
 from benchmarks.latency import PICTURE, QUALITY
 from benchmarks.store import RESULTS, write_json
 from remac_runtime import native, rans
@@ -29,9 +28,10 @@ from remac_runtime.bench import harness as bench
 from remac_runtime.bench import stages as bench_stages
 from remac_runtime.bench import stats as bench_stats
 from remac_runtime.codec import EncodeOptions, Encoder
-from remac_runtime.errors import RemacError
+from remac_runtime.exits import reported
 from remac_runtime.files import write_atomically
 from remac_runtime.images import load_picture
+from remac_runtime.mars import DataMissing, data_folder
 from remac_runtime.model import Model, load_model
 
 SCHEMA = 1
@@ -117,10 +117,10 @@ def against_ours(before: bench_stats.Summary, after: bench_stats.Summary) -> flo
 
 
 def measure(model: Model, data: Path, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """All of it as JSON. Raises RemacError (BenchFailed where bytes differ), DataMissingError."""
+    """All of it as JSON. Raises RemacError (BenchFailed where bytes differ), DataMissing."""
     source = data / PICTURE
     if not source.is_file():
-        raise DataMissingError(f"no picture {source}: set REMAC_DATA or --data to the folder that holds it")
+        raise DataMissing(f"no picture {source}: set REMAC_DATA or --data to the folder that holds it")
     before = bench_environment.state()      # of the machine without us
     with Encoder(model, "onnxruntime") as graphs, Encoder(model, OURS) as ours, tempfile.TemporaryDirectory() as scratch:
         subjects = {name: Subject(way, ours if way.backend == OURS else graphs, source, Path(scratch, name)) for name, way in WAYS.items()}
@@ -152,6 +152,7 @@ def _described(way: Way, timings: Mapping[str, bench_stats.Summary], ours: Mappi
     return {"title": way.title, **{what: {**timing.to_json(), "times_ours": against_ours(timing, ours[what])} for what, timing in timings.items()}}
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stages", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      epilog="example:\n  python -m benchmarks.stages --rounds 5 --out /tmp/stages.json\n")
@@ -163,11 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def say(text: str) -> None:
         print(f"{text} ...", file=sys.stderr, flush=True)
-    try:
-        result = measure(load_model(options.model), data_root(options.data), options.rounds, say)
-    except (RemacError, DataMissingError) as error:
-        print(f"stages: {error}", file=sys.stderr)
-        return 1
+    result = measure(load_model(options.model), data_folder(options.data), options.rounds, say)
     write_json(options.out, result)
     for warning in result["warnings"]:
         print(f"stages: warning: {warning['warning']} ({warning['detail']}): {warning['remedy']}", file=sys.stderr)

@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.metrics import RDPoint
 from remac_runtime import files
+from remac_runtime.errors import RemacError
 
 SCHEMA = 1
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -26,7 +27,7 @@ PSNR_DIGITS = 4          # of the file; 0.0001 dB is below what the choice of a 
 Curve = tuple[RDPoint, ...]
 
 
-class ResultsError(Exception):
+class ResultsError(RemacError):
     """A results file that cannot be used as asked."""
 
 

@@ -21,7 +21,7 @@ from calibration import bank, counting, integer_network, tables
 from remac.checkpoints import read_checkpoint
 from remac.codec import Codec
 from remac.config import CODED_FROM, PROFILES
-from remac.data import PatchSampler, data_folder, load_picture, picture_paths
+from remac.data import PatchSampler, load_picture, picture_paths
 from remac.integer import set_integer
 from remac.references import REFERENCE_PIXELS
 from remac.weights import CODEC_FILE, save_codec
@@ -29,6 +29,7 @@ from remac_runtime.backends import open_backend
 from remac_runtime.errors import BadNetwork
 from remac_runtime.exits import reported
 from remac_runtime.format import ACCUMULATOR_LIMIT, BAND_ROWS
+from remac_runtime.mars import data_folder
 from remac_runtime.network import Bank, Network, read_bank, read_network, write_bank, write_network
 
 REFERENCES = 16

@@ -27,6 +27,7 @@ from remac_runtime.errors import RemacError
 from remac_runtime.files import copy
 from remac_runtime.ground import ground_files
 from remac_runtime.images import Picture, load_picture, psnr
+from remac_runtime.mars import DATA_VARIABLE, DataMissing, data_folder
 from remac_runtime.model import BANK_FILE, GROUND_FOLDER, NETWORK_FILE, Model, load_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +37,6 @@ WINDOW = (128, 192)                                 # of the pictures that are c
 MARS_PICTURES = 4
 QUALITIES = (16, 32, 48)
 BUSY = 0.5                                          # load average before the measurement that spoils it
-DATA_VARIABLE = "REMAC_DATA"
 EXAMPLES = """\
 examples:
   python export/rover_encoder.py                          # build/rover-m from weights/rover-m
@@ -95,8 +95,10 @@ def build_ground(weights: Path, folder: Path) -> CheckResult:
 
 def mars_pictures(data: Path | None) -> list[Path]:
     """Some pictures of the Mars data folder, evenly over the list; none where it is absent."""
-    folder = (data or Path(os.environ.get(DATA_VARIABLE) or ROOT.parent / "shared" / "data" / "mars")) / "test"
-    paths = sorted(folder.glob("*.png"))
+    try:
+        paths = sorted((data_folder(data) / "test").glob("*.png"))
+    except DataMissing:
+        return []
     return paths[::max(1, len(paths) // MARS_PICTURES)][:MARS_PICTURES]
 
 

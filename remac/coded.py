@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from remac.charts import PICTURES
 from remac.config import DEEP
-from remac.data import DataMissing, PatchSampler, load_picture, other_camera
+from remac.data import PatchSampler, load_picture, other_camera
 from remac_runtime.enhance.input import hevc_tables, stream_tables
 from remac_runtime.enhance.matching import cut_dictionary
+from remac_runtime.mars import DataMissing
 
 JPEG, HEVC, REMAC = "jpeg", "hevc", "remac"
 SETTINGS = {JPEG: (20, 30, 40, 50), HEVC: (27, 32, 37, 42), REMAC: (4, 12, 20, 28)}     # JPEG quality, HEVC QP, REMAC quality

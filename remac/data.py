@@ -1,7 +1,6 @@
 """Training pictures: splits by source folder, patches drawn by (seed, step, rank) so that a resumed run sees the same ones."""
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,26 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from remac.hardware import with_hardware
-from remac_runtime.errors import RemacError
+from remac_runtime.mars import DataMissing
 
 SUFFIXES = (".png", ".jpg", ".webp")
 HARDWARE_SHARE = 0.15          # of the patches
 OTHER_CAMERA_SEED = 23
 Crop = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-DATA_VARIABLE = "REMAC_DATA"
-DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "mars"
-
-
-class DataMissing(RemacError):
-    """The folder of pictures is not there; the message names the mend."""
-
-
-def data_folder(option: str | None = None) -> Path:
-    """The folder of the Mars pictures: an option, else $REMAC_DATA, else ../shared/data/mars beside the checkout. Raises DataMissing."""
-    folder = Path(option or os.environ.get(DATA_VARIABLE) or DEFAULT_DATA)
-    if not folder.is_dir():
-        raise DataMissing(f"no pictures at {folder}: name their folder with --data or {DATA_VARIABLE} (docs/data.md tells how to get them)")
-    return folder
 
 
 def picture_paths(folder: Path) -> list[Path]:

@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 from remac.checkpoints import read_checkpoint, save_checkpoint, write_checkpoint
-from remac.data import data_folder, load_picture, picture_paths
+from remac.data import load_picture, picture_paths
 from remac_runtime.errors import BadInput
 from remac_runtime.exits import reported
+from remac_runtime.mars import data_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "runs" / "gpu-bundle"

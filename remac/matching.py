@@ -120,7 +120,7 @@ def read_sources(data: Path, sources: list[list[Any]]) -> NDArray[np.uint8]:
 @reported
 def main(arguments: list[str]) -> int:
     """Choose the dictionary (or keep the recorded choice) and code it with the present codec."""
-    from remac.data import data_folder
+    from remac_runtime.mars import data_folder
 
     parser = argparse.ArgumentParser(prog="python -m remac.matching", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("weights/marsqe"), help="folder of the shipped weights")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from remac.checkpoints import read_checkpoint, write_checkpoint
 from remac.codec import Analysed, Codec, References
 from remac.config import DECODERS, FOCUS, PIXEL_UNIT, PROFILES, RATE, STAGES, TRAINED_BAND_ROWS, CodecConfig, RateConfig, TrainConfig
-from remac.data import PatchSampler, data_folder, load_picture, picture_paths
+from remac.data import PatchSampler, load_picture, picture_paths
 from remac.integer import activation_ranges, prepare, set_integer
 from remac.layers import space_to_depth
 from remac.quantise import dead_zone_rounding
@@ -32,6 +32,7 @@ from remac.runs import CHECKPOINT_FILE, begin, open_log
 from remac_runtime.errors import BadNetwork
 from remac_runtime.exits import interrupt_at_end, interrupted_by_terminate, reported
 from remac_runtime.format import PIXEL_OFFSET
+from remac_runtime.mars import data_folder
 
 EVALUATED_QUALITIES = (8, 24, 40, 56)
 CHECKPOINT_EVERY = 500

@@ -23,7 +23,7 @@ from remac.baselines import BASELINES
 from remac.checkpoints import read_checkpoint, save_checkpoint
 from remac.coded import CODED, SETTINGS
 from remac.config import TrainConfig
-from remac.data import data_folder, load_picture, other_camera, picture_paths
+from remac.data import load_picture, other_camera, picture_paths
 from remac.marsqe import FULL, Bank, Enhanced, MarsQE, conditions, loss_of
 from remac.marsqe_data import CODED_SHARE, Batch, CompressedPatches, Dictionary, to_tensor
 from remac.matching import DICTIONARY_FILE, jpeg, load_dictionary
@@ -35,6 +35,7 @@ from remac.train_codec import autocast, learning_rate, setting, show_progress
 from remac_runtime.enhance.matching import CELL
 from remac_runtime.errors import BadNetwork
 from remac_runtime.exits import interrupt_at_end, reported
+from remac_runtime.mars import data_folder
 
 ADDED = "marsqe-added"         # MarsQE-lite with a sum instead of TFM
 REFINEMENT = "refinement"      # of the ground decoder; learns from pictures coded beforehand alone

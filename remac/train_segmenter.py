@@ -19,7 +19,7 @@ from torch import Tensor
 
 from remac.checkpoints import read_checkpoint, save_checkpoint
 from remac.config import TrainConfig
-from remac.data import DataMissing, data_folder, load_picture, picture_paths
+from remac.data import load_picture, picture_paths
 from remac.packing import packed_model
 from remac.runs import CHECKPOINT_FILE, begin, open_log
 from remac.segmenter import CLASSES, IGNORED, MULTIPLE, SEGMENTER_FILE, Segmenter
@@ -28,6 +28,7 @@ from remac.train_codec import autocast, learning_rate
 from remac_runtime.enhance.matching import CLASS_NAMES, CLASS_PIXELS
 from remac_runtime.exits import interrupt_at_end, reported
 from remac_runtime.files import write_json
+from remac_runtime.mars import DataMissing, data_folder
 
 PATCH, BATCH, SAVE_EVERY = 384, 6, 100
 SHARE_EXPONENT = -0.4         # class weights: pixel share ** this, since four pixels of five are soil

@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from remac.data import data_folder, load_picture, picture_paths
+from remac.data import load_picture, picture_paths
 from remac.runs import RunRecord, read_run
 from remac_runtime.errors import BadInput
 from remac_runtime.exits import reported
 from remac_runtime.files import write_json
+from remac_runtime.mars import data_folder
 
 
 def stage(folder: Path) -> dict[str, Any]:

@@ -17,13 +17,14 @@ from torch import Tensor
 from remac.checkpoints import read_checkpoint, write_checkpoint
 from remac.codec import NORM_FLOOR, Codec
 from remac.config import PIXEL_UNIT, PROFILES, RATE, CodecConfig
-from remac.data import PatchSampler, data_folder, picture_paths
+from remac.data import PatchSampler, picture_paths
 from remac.integer import set_integer
 from remac.layers import space_to_depth
 from remac.quantise import CONTEXT_UNITS
 from remac_runtime.errors import BadNetwork
 from remac_runtime.exits import reported
 from remac_runtime.format import PHASES, PIXEL_OFFSET, SHIFT_MAX, WEIGHT_MAX
+from remac_runtime.mars import data_folder
 
 PATCHES, SEED = 160, 9
 RIDGE = 1e-5

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")   # before torch is imported: its threads spin at barriers when the machine is busy
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA_VARIABLE = "REMAC_DATA"
 
 
 @pytest.fixture
@@ -76,10 +75,11 @@ def samples() -> Path:
 @pytest.fixture(scope="session")
 def mars_data() -> Path:
     """The folder of the evaluation pictures, which are not part of the checkout; skips where it is absent (docs/data.md)."""
-    folder = Path(os.environ.get(DATA_VARIABLE) or ROOT.parent / "shared" / "data" / "mars")
-    if not (folder / "test").is_dir():
-        pytest.skip(f"the evaluation pictures are not at {folder}: see docs/data.md, or name their folder in {DATA_VARIABLE}")
-    return folder
+    from remac_runtime.mars import DataMissing, data_folder
+    try:
+        return data_folder()
+    except DataMissing as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from remac.charts import chart, chart_pictures
 from remac.checkpoints import read_checkpoint
 from remac.coded import HEVC, SETTINGS, chart_name, coded_names, load_coded
 from remac.config import TrainConfig
-from remac.data import DataMissing, load_picture, other_camera, picture_paths
+from remac.data import load_picture, other_camera, picture_paths
 from remac.marsqe import MarsQE, MarsQEConfig
 from remac.marsqe_data import CompressedPatches, Dictionary
 from remac.matching import jpeg_with_tables
@@ -32,6 +32,7 @@ from remac.segmenter import SEGMENTER_FILE, Segmenter
 from remac.tensors import load_tensors, save_tensors
 from remac_runtime.enhance.matching import CELL
 from remac_runtime.errors import BadNetwork
+from remac_runtime.mars import DataMissing
 
 TINY = MarsQEConfig(8, (1, 1, 1), (1, 1, 1), (8, 8, 8), (1, 1, 1), (1, 1, 1))
 

@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from benchmarks import rd, rd_remac
-from benchmarks.datasets import DataMissingError, EvalImage, evaluation_images
+from benchmarks.datasets import EvalImage, evaluation_images
 from benchmarks.measure import Peer, Picture, components, run
 from benchmarks.metrics import RDPoint
 from benchmarks.peers import all_peers
 from benchmarks.store import ImageResults, Results, ResultsError, load, merge, save
 from benchmarks.summary import summarise
+from remac_runtime.mars import DataMissing
 
 VERSIONS = {"toy": "1"}
 
@@ -92,7 +93,7 @@ def test_results_of_other_libraries_or_pictures_are_not_mixed(pictures: tuple[Ev
 
 
 def test_missing_pictures_are_one_line_that_names_the_variable(tmp_path: Path) -> None:
-    with pytest.raises(DataMissingError, match="REMAC_DATA") as caught:
+    with pytest.raises(DataMissing, match="REMAC_DATA") as caught:
         evaluation_images(tmp_path)
     assert "\n" not in str(caught.value)
 

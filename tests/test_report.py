@@ -138,7 +138,7 @@ def test_parts_by_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def settings(tmp_path: Path, model: Path) -> run.Settings:
-    return run.Settings(model, tmp_path, tmp_path, "rpi5", None, False)
+    return run.Settings(model, str(tmp_path), tmp_path, "rpi5", None, False)
 
 
 def test_what_is_up_to_date(tmp_path: Path, small_model: Path) -> None:

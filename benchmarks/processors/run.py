@@ -23,6 +23,9 @@ from benchmarks.processors.catalogue import GROUPS, model_folder
 from benchmarks.processors.setup import ROOT, Setup, say
 from benchmarks.store import RESULTS, write_json
 from remac_runtime import cli
+from remac_runtime.errors import BadNetwork
+from remac_runtime.exits import reported
+from remac_runtime.files import copy
 from remac_runtime.images import Picture, load_picture, save_picture
 from remac_runtime.verify.runtimes import Runtime
 
@@ -96,6 +99,7 @@ def _place(runtimes: dict[str, Any]) -> str:
                  if group["outcome"] == "fail"), "")
 
 
+@reported
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.processors.run", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,13 +112,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.chdir(ROOT)
     if not (model_folder() / "network.rmn").exists():
-        print(f"verify-all: no model in {model_folder()}: run `make encoder`", file=sys.stderr)
-        return 1
+        raise BadNetwork(f"no model in {model_folder()}: run `make encoder`")
     setup = Setup(FOLDER, options.install)
     FOLDER.mkdir(parents=True, exist_ok=True)
     runtimes = catalogue(setup, options.group or list(GROUPS))
     listed = FOLDER / "runtimes.json"
-    listed.write_text(json.dumps({"runtimes": [runtime.as_json() for runtime in runtimes]}, indent=1), encoding="utf-8")
+    write_json(listed, {"runtimes": [runtime.as_json() for runtime in runtimes]})
     shown = options.images or pictures(FOLDER / "pictures")[:SMALL if options.quick else None]
     result, page = FOLDER / "verify.json", FOLDER / "verify.html"
     keep = FOLDER / "kept"
@@ -134,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.group and not options.quick:
         content = {**json.loads(result.read_text(encoding="utf-8")), "self_check": faults}
         write_json(options.out, content)
-        (options.out.with_suffix(".html")).write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+        copy(page, options.out.with_suffix(".html"))
         document.write(runtimes, content)
     return code or bool(missed)
 
