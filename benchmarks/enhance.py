@@ -8,7 +8,6 @@ the references, which the codec has coded at its highest quality, do not count.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from benchmarks.datasets import EVALUATION_SETS, EvalImage, evaluation_images, pixel_hash
 from benchmarks.enhance_metrics import NAMES, measures
 from benchmarks.enhance_models import Mars, Planes, baseline, cost_of
-from benchmarks.enhance_settings import coded, made_by
+from benchmarks.enhance_settings import coded, identity, made_by
 from benchmarks.store import RESULTS, write_json
 from remac.coded import HEVC, JPEG, REMAC, SETTINGS, flat_tables
 from remac.marsqe import INDEX_FILE, MarsQE
@@ -69,11 +68,6 @@ SCHEMA = 3
 ABLATED, ABLATED_SET = Setting(JPEG, 30), "test"
 ALL_SETTINGS = tuple(Setting(kind, number) for kind in (JPEG, HEVC, REMAC) for number in SETTINGS[kind])
 ELSEWHERE = (Setting(JPEG, 20), Setting(JPEG, 50), Setting(HEVC, 32), Setting(REMAC, 20))      # what the other sets are measured in
-
-
-def identity(path: Path) -> str:
-    """Which weights: the start of the file's SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def kept(out: Path, weights: Mapping[str, str], precision: str) -> dict[str, Any]:

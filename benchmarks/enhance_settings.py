@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,6 @@ from remac_runtime.files import replacing
 from remac_runtime.mars import data_folder
 
 HEVC_OPTIONS = {"x265:pools": "1", "x265:ipratio": "1.0", "x265:wpp": "0", "x265:aq-mode": "0", "preset": "medium", "tune": "psnr"}
-MADE_BY = "made_by.json"        # of a folder of coded pictures
 EXAMPLES = """examples:
   python -m benchmarks.enhance_settings --out runs/coded
   python -m benchmarks.enhance_settings --out runs/coded --kinds hevc"""
@@ -49,6 +47,11 @@ def remac_coded(picture: Picture, quality: int) -> Picture:
     return decode(encode(components(picture), quality, {}), {"decoder": DECODER})
 
 
+def identity(path: Path) -> str:
+    """Which weights: the start of the file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
 def made_by() -> dict[str, str]:
     """Which codec makes the streams here, by its hash, and the ground decoder behind which the networks are trained, by its file's."""
     from remac.coded import DECODER
@@ -56,13 +59,15 @@ def made_by() -> dict[str, str]:
     from remac_runtime.model import GROUND_FOLDER, load_model
     model = load_model()
     decoder = find_ground(model.folder / GROUND_FOLDER, DECODER)
-    return {"codec": model.network.hash.hex(), "decoder": f"{decoder.label}:{hashlib.sha256(decoder.path.read_bytes()).hexdigest()[:16]}"}
+    return {"codec": model.network.hash.hex(), "decoder": f"{decoder.label}:{identity(decoder.path)}"}
 
 
 def keep_apart(folder: Path) -> None:
     """Let a folder hold the streams of one codec only: it is named in a file. Raises ResultsError where there are others already."""
-    record, own = folder / MADE_BY, made_by()
-    others = json.loads(record.read_text()) if record.exists() else None
+    from remac.coded import MADE_BY_FILE
+    from remac.runs import read_json
+    record, own = folder / MADE_BY_FILE, made_by()
+    others = read_json(record) if record.exists() else None
     if others != own and any(folder.glob("*/*.png")):
         raise ResultsError(f"{folder} holds pictures of {(others or {'codec': 'a codec that is not named'})['codec']}, the model at hand is "
                            f"{own['codec']}: name another --out")

@@ -20,6 +20,7 @@ from benchmarks.flight_checks import tool
 from remac_runtime.boards import find_board
 from remac_runtime.codec import EncodeOptions, Encoder
 from remac_runtime.exits import reported
+from remac_runtime.fit import FLIGHT_STRIP_ROWS
 from remac_runtime.format import BAND_ROWS
 from remac_runtime.images import load_picture
 from remac_runtime.model import load_model
@@ -140,7 +141,7 @@ def memory(folder: Path) -> dict[str, Any]:
         printed = tool([folder / "flight_here", "--map", *map(str, FRAME), str(BAND_ROWS), keep], folder)
         maps.append({line.split()[0]: int(line.split()[1]) for line in printed.splitlines()})
     work, kept = (regions.pop("total") for regions in maps)
-    return {"width": FRAME[0], "height": FRAME[1], "band_rows": BAND_ROWS, "strip_rows": 16, "work_bytes": work, "keep_bytes": kept,
+    return {"width": FRAME[0], "height": FRAME[1], "band_rows": BAND_ROWS, "strip_rows": FLIGHT_STRIP_ROWS, "work_bytes": work, "keep_bytes": kept,
             "regions": maps[0]}
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from export.to_c99 import SOURCES, Constants
 from remac_runtime.errors import BadInput
+from remac_runtime.fit import FLIGHT_STRIP_ROWS
 from remac_runtime.format import BAND_ROWS
 from remac_runtime.network import Bank, Network
 
 TEMPLATE = SOURCES / "README.md.in"
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "flight.json"
 FRAME = (1600, 1200)      # width and height of the memory map
-STRIP_ROWS = 16           # of a push, in the example and the memory map
 NOT_MEASURED = "Not measured for this network: run `python -m benchmarks.flight`, then generate again."
 _DEFINE = re.compile(r"^#define (REMAC_FLIGHT_\w+)(?:\(([\w, ]+)\))? ((?:.*\\\n)*.*)$", re.MULTILINE)
 _REGION = re.compile(r'X\((\w+), ([^"]+), "([^"]+)"\)')
@@ -107,7 +107,7 @@ def render(network: Network, bank: Bank | None, content: Constants, header: str)
         "PROFILE": network.profile, "CODEC": network.hash.hex(), "BANK": f"{len(bank)} entries, {bank.hash.hex()}" if bank else "none",
         "WEIGHT_BYTES": f"{content.weight_bytes:,}", "TABLE_BYTES": f"{content.table_bytes:,}", "BANK_BYTES": f"{content.bank_bytes:,}",
         "WIDTH": str(FRAME[0]), "HEIGHT": str(FRAME[1]), "BAND_ROWS": str(BAND_ROWS),
-        "BAND_PUSHES": str(BAND_ROWS // STRIP_ROWS), "WORK_BYTES": f"{work_bytes:,}",
+        "BAND_PUSHES": str(BAND_ROWS // FLIGHT_STRIP_ROWS), "WORK_BYTES": f"{work_bytes:,}",
         "WORK_MIB": f"{work_bytes / 2 ** 20:.1f}", "KEEP_BYTES": f"{keep_bytes:,}", "KEEP_MIB": f"{keep_bytes / 2 ** 20:.1f}", "MEMORY_MAP": memory,
         "PROCESSORS": _processors(results) if results else NOT_MEASURED, "PREDICTION": _prediction(results) if results else NOT_MEASURED,
         "STACK_BYTES": f"{max(build['stack_bytes'] for build in results['builds']):,}" if results else "not measured",

@@ -25,6 +25,7 @@ CODED = {HEVC: SETTINGS[HEVC], REMAC: (*SETTINGS[REMAC], 36, 44, 52, 60)}       
 DECODER = f"{DEEP.name}@{DEEP.version}"        # ground decoder behind which MarsQE and the refinement learn to mend streams
 GRID = 16                       # pixels: patches of coded pictures start where blocks do
 DICTIONARY_PICTURE = "dictionary.png"
+MADE_BY_FILE = "made_by.json"   # in the folder of a kind: the codec and the ground decoder that made its pictures
 Pictures = tuple[NDArray[np.uint8], ...]
 
 

@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,6 +13,7 @@ import torch
 from remac.checkpoints import read_checkpoint
 from remac_runtime.bench.environment import processor
 from remac_runtime.errors import BadInput
+from remac_runtime.exits import interrupt_at_end
 from remac_runtime.files import write_atomically, write_json
 
 CONFIG_FILE, CHECKPOINT_FILE, LOG_FILE = "config.json", "checkpoint.pt", "log.jsonl"
@@ -77,6 +79,25 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str =
             yield from differences(before[key], now[key], f"{field}.")
         elif before[key] != now[key] and field not in FREE:
             yield field, before[key], now[key]
+
+
+@contextmanager
+def saved_at_interrupt(save: Callable[[], None]) -> Iterator[None]:
+    """Within it an interrupt, which waits for the end of a step in `interrupt_at_end`, writes the checkpoint before it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        with interrupt_at_end():
+            save()
+        raise
+
+
+def log_means(log: TextIO, step: int, seconds: float, sums: dict[str, list[float]]) -> dict[str, Any]:
+    """Write a line with the means of `sums`, which are then emptied; returns what the line holds."""
+    record: dict[str, Any] = {"step": step, "seconds": round(seconds, 1), **{key: sum(values) / len(values) for key, values in sums.items()}}
+    sums.clear()
+    log.write(json.dumps(record) + "\n")
+    return record
 
 
 def open_log(folder: Path, step: int) -> TextIO:

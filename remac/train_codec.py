@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,7 +29,7 @@ from remac.integer import activation_ranges, prepare, set_integer
 from remac.layers import space_to_depth
 from remac.quantise import dead_zone_rounding
 from remac.references import REFERENCE_PIXELS, ReferencePool, code_pool
-from remac.runs import CHECKPOINT_FILE, begin, open_log
+from remac.runs import CHECKPOINT_FILE, begin, log_means, open_log, saved_at_interrupt
 from remac_runtime.errors import BadNetwork
 from remac_runtime.exits import interrupt_at_end, interrupted_by_terminate, reported
 from remac_runtime.format import PIXEL_OFFSET
@@ -238,7 +239,7 @@ class Trainer:
         """All steps that are left. An interrupt waits for the end of its step and writes the checkpoint."""
         log = open_log(self.run.folder, self.step) if self.rank == 0 else None
         sums: dict[str, list[float]] = {}
-        try:
+        with saved_at_interrupt(self.save) if self.rank == 0 else nullcontext():
             while self.step < self.run.train.steps:
                 with interrupt_at_end():
                     begun = time.monotonic()
@@ -246,11 +247,6 @@ class Trainer:
                     self.seconds += time.monotonic() - begun
                 if log is not None:
                     self._record(values, sums, log, progress)
-        except KeyboardInterrupt:
-            if self.rank == 0:
-                with interrupt_at_end():
-                    self.save()
-            raise
 
     def _record(self, values: dict[str, float], sums: dict[str, list[float]], log: TextIO, progress: Any) -> None:
         """Whatever is due after a step: a line of the log (means of `sums`, which are then emptied), an evaluation, a checkpoint."""
@@ -258,10 +254,7 @@ class Trainer:
             sums.setdefault(key, []).append(value)
         last = self.step == self.run.train.steps
         if self.step % LOG_EVERY == 0:
-            record: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 1), **{k: sum(v) / len(v) for k, v in sums.items()}}
-            sums.clear()
-            progress(self.step, record)
-            log.write(json.dumps(record) + "\n")
+            progress(self.step, log_means(log, self.step, self.seconds, sums))
         if self.step % EVALUATE_EVERY == 0 or last:
             log.write(json.dumps({"step": self.step, "evaluation": evaluate(self.model, self.pictures, self.run.device)}) + "\n")
         log.flush()

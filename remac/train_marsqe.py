@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from remac.baselines import BASELINES
 from remac.checkpoints import read_checkpoint, save_checkpoint
-from remac.coded import CODED, SETTINGS
+from remac.coded import CODED, MADE_BY_FILE, SETTINGS
 from remac.config import TrainConfig
 from remac.data import load_picture, other_camera, picture_paths
 from remac.marsqe import FULL, Bank, Enhanced, MarsQE, conditions, loss_of
@@ -29,7 +29,7 @@ from remac.marsqe_data import CODED_SHARE, Batch, CompressedPatches, Dictionary,
 from remac.matching import DICTIONARY_FILE, jpeg, load_dictionary
 from remac.muon import Muon
 from remac.refined import Refinement
-from remac.runs import CHECKPOINT_FILE, begin, open_log, read_json
+from remac.runs import CHECKPOINT_FILE, begin, log_means, open_log, read_json, saved_at_interrupt
 from remac.segmenter import load_segmenter
 from remac.train_codec import autocast, learning_rate, setting, show_progress
 from remac_runtime.enhance.matching import CELL
@@ -43,7 +43,6 @@ MODELS = ("marsqe", "marsqe-lite", ADDED, REFINEMENT, *BASELINES)
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "marsqe"
 CHECKPOINT_EVERY, EVALUATE_EVERY, LOG_EVERY = 100, 250, 10
 VALIDATED = (30, 256)          # quality and side of the validation crops
-MADE_BY_FILE = "made_by.json"  # in a folder of pictures coded beforehand: the codec and the ground decoder that made them
 UNUSED = ("patch", "noisy", "spike", "skips", "least_rounding", "unreferenced", "relative", "focus")    # of TrainConfig: what the codec alone has
 AVERAGING = 0.998              # of the weights that are evaluated and shipped, once warm
 EXAMPLES = """examples:
@@ -236,7 +235,7 @@ class Trainer:
         """All steps that are left. An interrupt waits for the end of its step and writes the checkpoint."""
         log = open_log(self.run.folder, self.step)
         sums: dict[str, list[float]] = {}
-        try:
+        with saved_at_interrupt(self.save):
             while self.step < self.run.train.steps and (not self.run.seconds or self.seconds < self.run.seconds):
                 with interrupt_at_end():
                     begun = time.monotonic()
@@ -244,20 +243,13 @@ class Trainer:
                         sums.setdefault(key, []).append(value)
                     self.seconds += time.monotonic() - begun
                 self._record(sums, log, progress)
-        except KeyboardInterrupt:
-            with interrupt_at_end():
-                self.save()
-            raise
         self.save()
 
     def _record(self, sums: dict[str, list[float]], log: TextIO, progress: Any) -> None:
         """Whatever is due after a step: a line of the log (means of `sums`, which are then emptied), an evaluation, a checkpoint."""
         last = self.step == self.run.train.steps
         if self.step % LOG_EVERY == 0:
-            record: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 1), **{k: sum(v) / len(v) for k, v in sums.items()}}
-            sums.clear()
-            progress(self.step, record)
-            log.write(json.dumps(record) + "\n")
+            progress(self.step, log_means(log, self.step, self.seconds, sums))
         if self.pictures and (self.step % EVALUATE_EVERY == 0 or last):
             log.write(json.dumps({"step": self.step, "seconds": round(self.seconds, 1), "evaluation": self.evaluate()}) + "\n")
         log.flush()

@@ -21,7 +21,7 @@ from remac.checkpoints import read_checkpoint, save_checkpoint
 from remac.config import TrainConfig
 from remac.data import load_picture, picture_paths
 from remac.packing import packed_model
-from remac.runs import CHECKPOINT_FILE, begin, open_log
+from remac.runs import CHECKPOINT_FILE, begin, log_means, open_log, saved_at_interrupt
 from remac.segmenter import CLASSES, IGNORED, MULTIPLE, SEGMENTER_FILE, Segmenter
 from remac.tensors import save_tensors
 from remac.train_codec import autocast, learning_rate
@@ -158,18 +158,14 @@ class Trainer:
     def train(self) -> None:
         """All steps that are left. An interrupt waits for the end of its step and writes the checkpoint."""
         log = open_log(self.folder, self.step)
-        try:
+        with saved_at_interrupt(self.save):
             while self.step < self.config.steps:
                 with interrupt_at_end():
                     loss = self.one_step()
                 if self.step % SAVE_EVERY == 0 or self.step == self.config.steps:
-                    log.write(json.dumps({"step": self.step, "seconds": round(self.seconds, 1), "loss": loss}) + "\n")
+                    log_means(log, self.step, self.seconds, {"loss": [loss]})
                     log.flush()
                     self.save()
-        except KeyboardInterrupt:
-            with interrupt_at_end():
-                self.save()
-            raise
 
 
 def evaluate(model: Segmenter, data: Path) -> dict[str, dict[str, Any]]:
