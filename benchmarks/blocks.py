@@ -10,6 +10,7 @@ from benchmarks import enhance_blocks, exactness_blocks, ground_blocks, speed_bl
 from benchmarks.rd import PEER_TITLES, SET_TITLES
 from benchmarks.rd_blocks import (
     OURS,
+    adaptation,
     bands,
     complete,
     curve,
@@ -215,7 +216,7 @@ def sample_points(sources: Sources) -> str:
 BLOCKS: Mapping[str, Block] = {
     "headline": headline, "example": example, "pictures": pictures,
     "rd": rate_distortion, "rd-plot": plot, "rd-pairs": pairs, "rd-curve": curve, "rd-images": images, "references": references, "limits": limits,
-    "bands": bands, "float-gap": float_gap, "rd-ranges": rate_ranges,
+    "bands": bands, "adaptation": adaptation, "float-gap": float_gap, "rd-ranges": rate_ranges,
     "macs": macs, "speed": speed_blocks.speed, "stages": stage_blocks.stages, "networks": speed_blocks.networks, "boards": speed_blocks.boards,
     "prediction-error": speed_blocks.prediction_error, "checks": checks, "corruption": corruption, "corruption-kinds": corruption_kinds,
     "verify": exactness_blocks.verify, "differential": exactness_blocks.differential, "flight": exactness_blocks.flight,

@@ -185,6 +185,14 @@ def bands(sources: Sources) -> str:
     return f"Bytes in bands of 128 rows against bands of {BAND_ROWS}, same model, first ground decoder, at equal PSNR: {costs}."
 
 
+def adaptation(sources: Sources) -> str:
+    """What tables that adapt save, by quality."""
+    sets = sources["adaptation"]["sets"]
+    qualities = list(next(iter(sets.values())))
+    return table(("bytes with tables that adapt against the same tables without, quality", *qualities),
+                 [(SET_TITLES[name], *(percent(found[quality]) for quality in qualities)) for name, found in sets.items()])
+
+
 def rate_ranges(sources: Sources) -> str:
     """How the mean BD-rates depend on the range of JPEG qualities they are taken over."""
     sets, spans = measured_sets(sources), sources["rd"]["ranges"]

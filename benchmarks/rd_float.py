@@ -1,8 +1,9 @@
 """What the integers cost: `python -m benchmarks.rd_float` codes the evaluation pictures with the shipped weights in float and in integers.
 
-Both modes share every weight (float mode adds back what rounding took off), the ground decoder, the dead zone and the estimate of the bits by the
-training likelihoods, without headers. Pictures are padded to whole bands, hence bands of 128 rows: taller ones would pad more. The real bytes of the
-integer codec, in such bands, are in rd_remac.json.
+Float mode computes in real numbers what the integers compute: what rounding took off the weights is added back, activations are not rounded, but the
+limits of both stay, since saturation is part of what was trained. Both modes share the quantiser with its dead zone, the 8-bit planes of decoded
+neighbours, the ground decoder and the estimate of the bits by the training likelihoods, without headers. Pictures are padded to whole bands, hence
+bands of 128 rows: taller ones would pad more. The real bytes of the integer codec, in such bands, are in rd_remac.json.
 """
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ class TrainingCodec:
 
         from remac.integer import set_integer
         from remac_runtime.format import PAD_MULTIPLE
-        set_integer(self.codec, integer)
+        set_integer(self.codec, rounded=integer)
         height, width = picture.shape[:2]
         band_rows = VARIANTS[VARIANT]["band_rows"]
         x = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()

@@ -25,8 +25,8 @@ PEAK = Path(__file__).with_name("peak.c")
 COPIED_BYTES = 8 << 20
 REPEATS = 15
 GRAPHS_OF = {bench_stages.ANALYSIS: ("analysis",), bench_stages.PARAMETERS: ("side", "reference", "phase0", "phase1", "phase2", "phase3")}
-QUANTISE_BYTES = 3 * 4 + 4 + 1 + 1      # of a latent: y, mu and scale read; symbol, index and plane written
-CODING_BYTES = 4 + 1                    # of a latent: symbol and index read
+QUANTISE_BYTES = 3 * 4 + 4 + 2 + 1      # of a latent: y, mu and scale read; symbol, level and plane written
+CODING_BYTES = 4 + 2                    # of a latent: symbol and level read
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from calibration.tables import REACH
 from remac_runtime import arithmetic
+from remac_runtime.adaptation import Adaptation, before, hyper_tables
 from remac_runtime.analysis import analyse
 from remac_runtime.backends import Backend
 from remac_runtime.entropy_path import EntropyPath
-from remac_runtime.format import BAND_ROWS, HYPER_STRIDE, SCALE_LEVELS
+from remac_runtime.format import BAND_ROWS, HYPER_CONTEXTS, HYPER_STRIDE, SCALE_LEVELS
 from remac_runtime.network import Bank, Network
 from remac_runtime.references import choose
 
@@ -20,22 +21,30 @@ COUNTED_QUALITIES = (0, 6, 12, 18, 24, 30, 36, 42, 48, 54, 60, 63)
 
 def count_symbols(network: Network, bank: Bank | None, backend: Backend, pictures: Iterable[NDArray[np.uint8]]) -> tuple[
         NDArray[np.int64], NDArray[np.int64]]:
-    """(counts of y int64[64,2*REACH+1] by scale index, counts of z int64[Z,256]) over pictures uint8[H,W,3], sides multiples of BAND_ROWS."""
+    """Counts of symbols by table, of y int64[64,2*REACH+1] and of z int64[Z,HYPER_CONTEXTS,256], over pictures uint8[H,W,3].
+
+    Sides are multiples of BAND_ROWS.
+    """
     latent = np.zeros((SCALE_LEVELS, 2 * REACH + 1), np.int64)
-    hyper = np.zeros((network.hyper, 256), np.int64)
+    hyper = np.zeros((network.hyper, HYPER_CONTEXTS, 256), np.int64)
     rows = BAND_ROWS // HYPER_STRIDE
     for pixels in pictures:
         analysed = analyse(backend, pixels)
         semantic, _ = choose(analysed.texture, analysed.semantic, bank)
         path = EntropyPath(network, backend, bank, semantic if bank else None)
         bands = len(analysed.z) // rows
-        batch = path.batch(range(bands), analysed.z.reshape(bands, rows, *analysed.z.shape[1:]))
+        hyper_bands = analysed.z.reshape(bands, rows, *analysed.z.shape[1:])
+        batch = path.batch(range(bands), hyper_bands)
         y = analysed.y.reshape(bands, 4 * rows, *analysed.y.shape[1:])
-        channel = np.broadcast_to(np.arange(network.hyper), analysed.z.shape)
-        hyper += np.bincount((channel * 256 + analysed.z).ravel(), minlength=hyper.size).reshape(hyper.shape)
+        for z in hyper_bands:
+            flat = hyper_tables(before(z)).astype(np.int64) * 256 + z
+            hyper += np.bincount(flat.ravel(), minlength=hyper.size).reshape(hyper.shape)
         for quality in COUNTED_QUALITIES:
-            for phase in path.encode(batch, y, arithmetic.quality_params(network, quality)):
-                symbols = np.clip(phase.symbols, -REACH, REACH) + REACH
-                flat = phase.index.astype(np.int64) * latent.shape[1] + symbols
-                latent += np.bincount(flat.ravel(), minlength=latent.size).reshape(latent.shape)
+            coded = path.encode(batch, y, arithmetic.quality_params(network, quality))
+            for band in range(bands):
+                adaptation = Adaptation(network)
+                for phase in coded:
+                    symbols, tables = adaptation.collect(phase.symbols[band], phase.level[band])
+                    flat = (tables.astype(np.int64) - adaptation.offset) * latent.shape[1] + np.clip(symbols, -REACH, REACH) + REACH
+                    latent += np.bincount(flat, minlength=latent.size).reshape(latent.shape)
     return latent, hyper

@@ -21,7 +21,7 @@ from calibration import bank, counting, integer_network, tables
 from remac.checkpoints import read_checkpoint
 from remac.codec import Codec
 from remac.config import CODED_FROM, PROFILES
-from remac.data import PatchSampler, load_picture, picture_paths
+from remac.data import PatchSampler, load_picture, other_camera, picture_paths
 from remac.integer import set_integer
 from remac.references import REFERENCE_PIXELS
 from remac.weights import CODEC_FILE, save_codec
@@ -65,20 +65,26 @@ def write(codec: Codec, folder: Path, table_tensors: dict[str, NDArray[Any]],
 
 
 def training_windows(data: Path, limit: int | None) -> Iterator[NDArray[np.uint8]]:
-    """The middle window of each training picture, sides multiples of BAND_ROWS."""
-    for path in picture_paths(data / "train")[:limit]:
+    """The middle window of each training picture, as it is and as another camera would have taken it; sides are multiples of BAND_ROWS."""
+    for number, path in enumerate(picture_paths(data / "train")[:limit]):
         picture = load_picture(path)
         h, w = (min(COUNTED_SIDE, n // BAND_ROWS * BAND_ROWS) for n in picture.shape[:2])
         top, left = (picture.shape[0] - h) // 2, (picture.shape[1] - w) // 2
-        yield np.ascontiguousarray(picture[top:top + h, left:left + w])
+        window = np.ascontiguousarray(picture[top:top + h, left:left + w])
+        yield window
+        yield np.ascontiguousarray(other_camera(window, number))
 
 
 def freeze(codec: Codec, data: Path, out: Path, limit: int | None = None) -> Network:
-    """All of it: provisional network -> bank -> symbol counts -> final network and bank, in place at the end only."""
+    """All of it: provisional network -> bank -> symbol counts -> score -> counts by adapted tables -> final network and bank.
+
+    The files come into place at the end only.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         folder = Path(scratch)
-        provisional = {**tables.latent_tables(None), **tables.uniform_hyper_tables(codec.config.hyper)}
+        provisional = {**tables.latent_tables(tables.latent_pmfs(None)), **tables.uniform_hyper_tables(codec.config.hyper),
+                       "score": tables.no_score()}
         network, _ = write(codec, folder, provisional, None)
         with open_backend("torch", folder, network, 1) as backend:
             print("coding the candidates of the reference bank", file=sys.stderr)
@@ -87,8 +93,13 @@ def freeze(codec: Codec, data: Path, out: Path, limit: int | None = None) -> Net
             bank_tensors = bank.bank_tensors([bank.candidate(network, backend, np.ascontiguousarray(p)) for p in pixels], REFERENCES)
             _, provisional_bank = write(codec, folder, provisional, bank_tensors)
             print("counting symbols on the training pictures", file=sys.stderr)
+            latent, _ = counting.count_symbols(network, provisional_bank, backend, training_windows(data, limit))
+            provisional["score"] = tables.score(tables.latent_pmfs(latent))
+            network, provisional_bank = write(codec, folder, provisional, bank_tensors)
+            print("counting them again, with tables that adapt", file=sys.stderr)
             latent, hyper = counting.count_symbols(network, provisional_bank, backend, training_windows(data, limit))
-        network, _ = write(codec, folder, {**tables.latent_tables(latent), **tables.hyper_tables(hyper)}, bank_tensors)
+        final = {**tables.latent_tables(tables.latent_pmfs(latent)), **tables.hyper_tables(hyper), "score": provisional["score"]}
+        network, _ = write(codec, folder, final, bank_tensors)
         save_codec(codec, folder / CODEC_FILE)
         for name in ("network.rmn", "bank.rmb", CODEC_FILE):
             (folder / name).replace(out / name)

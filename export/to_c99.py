@@ -101,8 +101,9 @@ def constants(network: Network, bank: Bank | None) -> Constants:
         rows.append(f"    {{{upper}_WEIGHT, {upper}_BIAS, {upper}_SHIFT, {inputs}u, {len(layer.bias)}u, REMAC_PATH_BEST}}")
     combined = rans.combine(network)
     tables: Arrays = [("GAIN", network.gain), ("INVERSE_GAIN", network.inverse_gain), ("SCALE_OFFSET", network.scale_offset),
-                      ("CONTEXT_SHIFT", network.context_shift.astype(np.int32)), ("ROUNDING", network.rounding), ("TABLE_FIRST", combined.first),
-                      ("TABLE_START", combined.start), ("TABLE_CDF", combined.cdf), ("TABLE_RECIPROCAL", combined.reciprocal)]
+                      ("CONTEXT_SHIFT", network.context_shift.astype(np.int32)), ("ROUNDING", network.rounding), ("SCORE", network.score),
+                      ("TABLE_FIRST", combined.first), ("TABLE_START", combined.start), ("TABLE_CDF", combined.cdf),
+                      ("TABLE_RECIPROCAL", combined.reciprocal)]
     banked: Arrays = [("BANK_Z", bank.z), ("BANK_FEATURES", bank_features(network, bank)), ("BANK_SEMANTIC", bank.semantic),
                       ("BANK_TEXTURE", bank.texture)] if bank else []
     text = ["/* ---- constants of the network ---- */\n\n", _bytes_literal("CODEC_HASH", network.hash),

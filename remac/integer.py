@@ -82,9 +82,12 @@ def prepare(codec: Codec, ranges: dict[str, Tensor]) -> None:
     set_integer(codec)
 
 
-def set_integer(codec: Codec, integer: bool = True) -> None:
-    """Switch a codec whose scales are set (by `prepare` or a checkpoint) to integer mode, or back to float."""
+def set_integer(codec: Codec, integer: bool = True, rounded: bool = True) -> None:
+    """Switch a codec whose scales are set (by `prepare` or a checkpoint) to integer mode, or back to float.
+
+    Integer mode without `rounded` is what integers are measured against: the same layers with the same limits in real numbers.
+    """
     codec.integer = integer
     for layer in codec.modules():
         if isinstance(layer, IntegerConv):
-            layer.integer = integer
+            layer.integer, layer.rounded = integer, rounded

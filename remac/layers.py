@@ -50,7 +50,8 @@ class IntegerConv(nn.Module):
 
     Integer mode: `acc = conv(x, W) + B` with `W = clamp(round(weight * weight_scale), +-64)`, `B = round(bias * bias_scale)`, then for a ReLU layer
     `clamp(round_half_even(acc * 2**-shift), 0, 255)`. Without ReLU it returns `acc * 2**-shift` (exact in float32) for its user to round, since
-    training wants the unrounded value too. `prepare` sets the scales from activation ranges.
+    training wants the unrounded value too. `prepare` sets the scales from activation ranges. With `rounded` off it computes the same in real numbers:
+    nothing is rounded, but what lies beyond +-64 or 0..255 is cut off all the same.
 
     Shapes: float[B,C_in,H,W] -> float[B,C_out,H/stride,W/stride].
     """
@@ -68,7 +69,7 @@ class IntegerConv(nn.Module):
         self.register_buffer("input_scale", torch.ones(inputs))    # integer units per float unit, of each input channel
         self.register_buffer("output_scale", torch.ones(outputs))  # the same of the outputs (a head: of the accumulator)
         self.register_buffer("shift", torch.zeros(outputs))
-        self.integer = False
+        self.integer, self.rounded = False, True
 
     def prepare(self, input_scale: Tensor, output_scale: Tensor | None = None) -> Tensor:
         """Fix the scales of integer mode; returns the output scale.
@@ -94,7 +95,8 @@ class IntegerConv(nn.Module):
     def integer_parameters(self) -> tuple[Tensor, Tensor]:
         """(W, B) of integer mode, integers in the parameters' dtype, differentiable straight through."""
         weight, bias = self.exact_parameters()
-        return round_through(weight.clamp(-WEIGHT_MAX, WEIGHT_MAX)), round_through(bias)
+        weight = weight.clamp(-WEIGHT_MAX, WEIGHT_MAX)
+        return (round_through(weight), round_through(bias)) if self.rounded else (weight, bias)
 
     def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.kernel == 1:   # on a CPU a matrix product is several times faster than a 1x1 convolution in float32
@@ -107,4 +109,7 @@ class IntegerConv(nn.Module):
             return F.relu(x) if self.relu else x
         weight, bias = self.integer_parameters()
         x = (self._convolve(x, weight) + bias[:, None, None]) * torch.exp2(-self.shift)[:, None, None]
-        return round_through(x.clamp(0, ACTIVATION_MAX)) if self.relu else x
+        if not self.relu:
+            return x
+        x = x.clamp(0, ACTIVATION_MAX)
+        return round_through(x) if self.rounded else x

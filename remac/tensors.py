@@ -14,12 +14,19 @@ from remac_runtime.errors import BadNetwork
 from remac_runtime.files import write_atomically
 
 SUFFIX = ".safetensors.xz"
+_LENGTH = struct.Struct("<Q")   # of the text that safetensors begins with
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write atomically."""
+    """Write atomically. The same content always gives the same bytes."""
     from safetensors.torch import save
-    write_atomically(path, lzma.compress(save({name: value.contiguous() for name, value in tensors.items()}, metadata), preset=9))
+    content = save({name: value.contiguous() for name, value in tensors.items()}, metadata)
+    (length,) = _LENGTH.unpack_from(content)
+    header = json.loads(content[_LENGTH.size:_LENGTH.size + length])
+    header["__metadata__"] = dict(sorted(metadata.items()))             # safetensors leaves their order to chance
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _LENGTH.size)
+    write_atomically(path, lzma.compress(_LENGTH.pack(len(text)) + text + content[_LENGTH.size + length:], preset=9))
 
 
 @contextmanager
@@ -35,7 +42,7 @@ def _whole(path: Path) -> Iterator[None]:
 def load_metadata(path: Path) -> dict[str, str]:
     """The metadata alone, which stand in front. Raises OSError and BadNetwork."""
     with _whole(path), lzma.open(path) as file:
-        (length,) = struct.unpack("<Q", file.read(8))               # of the text that safetensors begins with
+        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
         metadata: dict[str, str] = json.loads(file.read(length))["__metadata__"]
         return metadata
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from remac_runtime import native, rans
 from remac_runtime.arithmetic import QualityParams
 from remac_runtime.errors import CorruptStream
-from remac_runtime.network import Tables
+from remac_runtime.format import LEVEL_MAX, SCALE_LEVELS, SCORE_LIMIT, SCORE_SIZES
+from remac_runtime.network import Network, Tables
 
 LIMIT = 2 ** 20
 BODIES = ("c", "singly", "rounds")
@@ -22,17 +23,17 @@ EDGES = (*INT32, INT32[0] + 1, INT32[1] - 1, -2 ** 26 + 1, 2 ** 26 - 1, -1, 0, 1
 
 @contextmanager
 def body(name: str) -> Iterator[None]:
-    """Make rans use its C body, its plain integers or its NumPy rounds."""
-    kept = native.library, rans._ENCODE_LANES_LOG2_MIN, rans._DECODE_LANES_LOG2_MIN
+    """Make rans use its C body, its plain integers or its NumPy rounds, which only its encoder has."""
+    kept = native.library, rans._ENCODE_LANES_LOG2_MIN
     if name == "c" and native.library is None:
         pytest.skip("the C extension is not built")
     try:
         if name != "c":
             native.library = None
-            rans._ENCODE_LANES_LOG2_MIN = rans._DECODE_LANES_LOG2_MIN = 0 if name == "rounds" else 99
+            rans._ENCODE_LANES_LOG2_MIN = 0 if name == "rounds" else 99
         yield
     finally:
-        native.library, rans._ENCODE_LANES_LOG2_MIN, rans._DECODE_LANES_LOG2_MIN = kept
+        native.library, rans._ENCODE_LANES_LOG2_MIN = kept
 
 
 def available() -> list[str]:
@@ -157,3 +158,39 @@ def random_latents(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[
     """Of all magnitudes, and the edges."""
     values = np.exp2(rng.uniform(0, 31, shape)).astype(np.int64) * rng.choice([-1, 1], shape)
     return np.where(rng.random(shape) < 0.1, rng.choice(EDGES, shape), values).clip(*INT32).astype(np.int32)
+
+
+# ---- adaptation (FORMAT 6.1) ----------------------------------------------------------------------------------------------------------------------
+
+class TableRules(NamedTuple):
+    """What `Adaptation` looks at in a network."""
+
+    score: NDArray[np.int16]
+    coded_from: int
+    z_tables: Tables
+    latents: int
+
+    @property
+    def network(self) -> Network:
+        return cast(Network, self)
+
+
+def random_rules(rng: np.random.Generator, latents: int, coded_from: int, z: int = 3) -> TableRules:
+    """Scores as they come, or all at the limits of FORMAT 4.2."""
+    kind = int(rng.integers(4))
+    score = rng.integers(-SCORE_LIMIT, SCORE_LIMIT + 1, (SCALE_LEVELS, SCORE_SIZES)) if kind < 2 else \
+        rng.choice([-SCORE_LIMIT, SCORE_LIMIT], (SCALE_LEVELS, SCORE_SIZES)) if kind == 2 else \
+        np.full((SCALE_LEVELS, SCORE_SIZES), rng.choice([-SCORE_LIMIT, SCORE_LIMIT]))
+    return TableRules(score.astype(np.int16), coded_from, pack([random_table(rng) for _ in range(z)]), latents)
+
+
+def random_phases(rng: np.random.Generator, latents: int, count: int) -> list[tuple[NDArray[np.int32], NDArray[np.uint16]]]:
+    """(symbols, level) of phases of some size, empty ones among them; small symbols, and as far as they go."""
+    shape = (int(rng.integers(0, 4)), int(rng.integers(1, 5)), latents)
+    phases = []
+    for _ in range(count):
+        far = rng.choice([-LIMIT + 1, LIMIT - 1, -16, -15, -14, 14, 15, 16], shape)
+        symbols = np.where(rng.random(shape) < 0.2, far, rng.integers(-3, 4, shape))
+        level = np.where(rng.random(shape) < 0.1, rng.choice([0, 15, 16, LEVEL_MAX], shape), rng.integers(0, LEVEL_MAX + 1, shape))
+        phases.append((symbols.astype(np.int32), level.astype(np.uint16)))
+    return phases

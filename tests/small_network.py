@@ -5,7 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from remac_runtime.format import PROBABILITY_BITS, QUALITIES, SCALE_LEVELS, SCALE_MIN, SCALE_STEPS_PER_OCTAVE
+from remac_runtime.format import (
+    HYPER_CONTEXTS,
+    PROBABILITY_BITS,
+    QUALITIES,
+    SCALE_LEVELS,
+    SCALE_MIN,
+    SCALE_STEPS_PER_OCTAVE,
+    SCORE_LIMIT,
+    SCORE_SIZES,
+)
 from remac_runtime.network import HEADS, KERNEL_3, LAYERS, STRIDE_2, Layer, write_bank, write_network
 
 CONTEXT = 16      # of the 32 channels of a neighbour
@@ -55,10 +64,21 @@ def _tables(cdfs: list[np.ndarray], first: list[int], kind: str) -> dict[str, np
     return {f"{kind}.first": np.array(first, np.int16), f"{kind}.start": start.astype(np.int32), f"{kind}.cdf": np.concatenate(cdfs)}
 
 
+def _sigma(table: int) -> float:
+    return float(SCALE_MIN * 2 ** (table / SCALE_STEPS_PER_OCTAVE))
+
+
+def _score() -> np.ndarray:
+    """Sizes above two thirds of a table's scale speak for the next tables, those below for the ones before; some of it is at the limit."""
+    sizes = np.arange(SCORE_SIZES)
+    rows = [np.rint(256 * (sizes / min(_sigma(i), 12.0) - 2 / 3)) for i in range(SCALE_LEVELS)]
+    return np.clip(rows, -SCORE_LIMIT, SCORE_LIMIT).astype(np.int16)
+
+
 def _laplace_tables() -> dict[str, np.ndarray]:
     cdfs, first = [], []
     for i in range(SCALE_LEVELS):
-        sigma = SCALE_MIN * 2 ** (i / SCALE_STEPS_PER_OCTAVE)
+        sigma = _sigma(i)
         reach = min(int(np.ceil(3 * sigma)), 600)
         symbols = np.arange(-reach, reach + 1)
         cdfs.append(quantised_cdf(np.append(np.exp(-np.abs(symbols) * 1.4 / sigma), 1e-3)))
@@ -71,8 +91,10 @@ def _hyper_tables(rng: np.random.Generator) -> dict[str, np.ndarray]:
     for _ in range(WIDTHS["hyper_out"]):
         low, high = int(rng.integers(20, 100)), int(rng.integers(150, 240))
         symbols = np.arange(low, high + 1)
-        cdfs.append(quantised_cdf(np.append(np.exp(-((symbols - 128) / 50.0) ** 2) + 1e-4, 1e-2)))
-        first.append(low)
+        for context in range(HYPER_CONTEXTS):
+            centre = 128 + 8 * (context - HYPER_CONTEXTS // 2)
+            cdfs.append(quantised_cdf(np.append(np.exp(-((symbols - centre) / 50.0) ** 2) + 1e-4, 1e-2)))
+            first.append(low)
     return _tables(cdfs, first, "z")
 
 
@@ -85,7 +107,8 @@ def write_small_model(folder: Path, seed: int = 1, references: int = 3) -> None:
     tensors = {
         "gain": np.rint(2.0 ** 30 / step).astype(np.int32), "inverse_gain": np.rint(step).astype(np.int32),
         "scale_offset": np.rint(-80 * np.log2(step / 2.0 ** 14) + 300).astype(np.int32), "context_shift": rng.integers(8, 11, m).astype(np.int8),
-        "rounding": np.linspace(0.40, 0.5, SCALE_LEVELS).__mul__(2 ** 30).astype(np.int32), **_hyper_tables(rng), **_laplace_tables(),
+        "rounding": np.linspace(0.40, 0.5, SCALE_LEVELS).__mul__(2 ** 30).astype(np.int32), "score": _score(),
+        **_hyper_tables(rng), **_laplace_tables(),
     }
     digest = write_network(folder / "network.rmn", "small", 2, layers, tensors)
     write_bank(folder / "bank.rmb", "small", digest, {

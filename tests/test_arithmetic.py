@@ -40,13 +40,14 @@ def clamp(value: int, low: int, high: int) -> int:
 
 
 def scalar(y: int, mu: int, scale: int, params: QualityParams, c: int) -> tuple[int, int, int, int]:
-    """(k, index, plane, y_hat)"""
-    index = clamp((scale + int(params.scale_offset[c]) + 8) // 16, 0, 63)
+    """(k, level, plane, y_hat)"""
+    level = clamp(scale + int(params.scale_offset[c]) + 8, 0, 1023)
+    index = level // 16
     v = (y - mu) * int(params.gain[c])
     magnitude = min((abs(v) + int(params.rounding[index])) // 2 ** 30, 2 ** 20 - 1)
     k = 0 if index < params.coded_from else magnitude if v > 0 else -magnitude
     y_hat = clamp(mu + k * int(params.inverse_gain[c]), *INT32)
-    return k, index, clamp(rne(y_hat, int(params.context_shift[c])) + 128, 0, 255), y_hat
+    return k, level, clamp(rne(y_hat, int(params.context_shift[c])) + 128, 0, 255), y_hat
 
 
 # ---- 5.1 ----------------------------------------------------------------------------------------------------------------------------------------
@@ -98,28 +99,31 @@ def test_quantise_and_dequantise_are_those_of_the_format(seed: int, channels: in
     for name in [name for name in available() if name != "rounds"]:
         with coder_body(name):
             result = arithmetic.quantise(y, mu, scale, params)
-            assert [a.dtype for a in (result.symbols, result.index, result.plane, result.y_hat)] == [np.int32, np.uint8, np.uint8, np.int32]
-            arrays = (a.ravel().tolist() for a in (result.symbols, result.index, result.plane, result.y_hat))
+            assert [a.dtype for a in (result.symbols, result.level, result.plane, result.y_hat)] == [np.int32, np.uint16, np.uint8, np.int32]
+            arrays = (a.ravel().tolist() for a in (result.symbols, result.level, result.plane, result.y_hat))
             assert list(zip(*arrays, strict=True)) == expected
-            assert np.array_equal(arithmetic.scale_index(scale, params), result.index)
+            assert np.array_equal(arithmetic.scale_level(scale, params), result.level)
             y_hat, plane = arithmetic.dequantise(mu, result.symbols, params)
             assert np.array_equal(y_hat, result.y_hat) and np.array_equal(plane, result.plane)
             assert y_hat.dtype == np.int32 and plane.dtype == np.uint8
 
 
-def test_thresholds_of_the_index_and_of_rounding(body: str) -> None:
+def test_thresholds_of_the_level_and_of_rounding(body: str) -> None:
     """One step on either side of every border, worked out by hand."""
     rounding = np.full(64, 2 ** 29, np.int32)
     rounding[40] = 2 ** 28
     params = QualityParams(np.array([2 ** 20] * 4, np.int32), np.array([1024] * 4, np.int32), np.array([0, 0, -5, 5], np.int32),
                            np.array([8] * 4, np.int32), rounding, 2)
     scale = np.array([[-9, -8, 12, 2], [7, 8, 13, 3], [1015, 1016, 1004, 2 ** 31 - 1]], np.int32)
-    assert arithmetic.scale_index(scale, params).tolist() == [[0, 0, 0, 0], [0, 1, 1, 1], [63, 63, 62, 63]]
+    level = arithmetic.scale_level(scale, params)
+    assert level.tolist() == [[0, 0, 15, 15], [15, 16, 16, 16], [1023, 1023, 1007, 1023]]
+    assert (level >> 4).tolist() == [[0, 0, 0, 0], [0, 1, 1, 1], [63, 63, 62, 63]]
     # gain 2^-10: rounded at halves with index 39, at three quarters with 40; nothing below index 2
     y = np.array([[511, 512, -511, -512], [767, 768, -767, -768], [5000, -5000, 1536, -1536]], np.int32)
     scale = np.array([[624] * 4, [640] * 4, [16, 16, 37, 27]], np.int32)
     result = arithmetic.quantise(y, np.zeros_like(y), scale, params)
-    assert result.index.tolist() == [[39] * 4, [40] * 4, [1, 1, 2, 2]]
+    assert result.level.tolist() == [[632, 632, 627, 637], [648, 648, 643, 653], [24, 24, 40, 40]]
+    assert (result.level >> 4).tolist() == [[39] * 4, [40] * 4, [1, 1, 2, 2]]
     assert result.symbols.tolist() == [[0, 1, 0, -1], [0, 1, 0, -1], [0, 0, 2, -2]]
     assert result.y_hat.tolist() == [[0, 1024, 0, -1024], [0, 1024, 0, -1024], [0, 0, 2048, -2048]]
     assert result.plane.tolist() == [[128, 132, 128, 124], [128, 132, 128, 124], [128, 128, 136, 120]]
@@ -149,10 +153,10 @@ def test_input_that_is_not_plain(body: str, rows: int) -> None:
     assert not odd[0].flags.c_contiguous or rows == 1
     assert not odd[1].flags.aligned
     expected, result = arithmetic.quantise(plain[0], plain[1], plain[2], params), arithmetic.quantise(odd[0], odd[1], odd[2], params)
-    for name in ("symbols", "index", "plane", "y_hat"):
+    for name in ("symbols", "level", "plane", "y_hat"):
         assert np.array_equal(getattr(result, name), getattr(expected, name))
     assert np.array_equal(arithmetic.dequantise(odd[1], odd[0], params)[0], arithmetic.dequantise(plain[1], plain[0], params)[0])
-    assert np.array_equal(arithmetic.scale_index(odd[2], params), expected.index)
+    assert np.array_equal(arithmetic.scale_level(odd[2], params), expected.level)
 
 
 def test_shapes_must_agree(body: str) -> None:
@@ -163,7 +167,7 @@ def test_shapes_must_agree(body: str) -> None:
     with pytest.raises(ValueError, match="shape"):
         arithmetic.dequantise(a, b, params)
     with pytest.raises(ValueError):
-        arithmetic.scale_index(np.zeros((2, 3), np.int32), params)
+        arithmetic.scale_level(np.zeros((2, 3), np.int32), params)
 
 
 def test_quality_params_are_rows_of_the_network(small_model: Path) -> None:

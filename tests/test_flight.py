@@ -120,7 +120,7 @@ def test_a_quality_whose_band_is_too_long_does_not_fit(small_model: Path, tmp_pa
 
 def test_a_band_of_several_packets(flight: FlightLibrary, encoder: Encoder) -> None:
     rng = np.random.default_rng(3)
-    source = Picture(rng.integers(0, 256, (384, 1024, 3), dtype=np.uint8))
+    source = Picture(rng.integers(0, 256, (384, 1280, 3), dtype=np.uint8))
     stream = flight.encode(source.samples, band_rows=320, quality=63).stream
     assert stream == encoder.encode(source, EncodeOptions(band_rows=320, quality=63, references=False))
     assert scan(stream).packets > 1 + 2

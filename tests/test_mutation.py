@@ -18,15 +18,17 @@ from conformance.vectors import VECTORS, Vector
 from make_vectors import FOLDER
 from numpy.typing import NDArray
 
-from remac_runtime import arithmetic, native, reference
+from remac_runtime import adaptation, arithmetic, native, reference
 from remac_runtime.backends import BACKENDS, base, open_backend
 from remac_runtime.codec import Decoder, Encoder
 from remac_runtime.crc import crc32c
+from remac_runtime.format import HYPER_CONTEXTS
 from remac_runtime.model import Model
 from remac_runtime.network import LAYERS, Bank, Network, Tables, read_bank, read_network
 from remac_runtime.packets import HEADER_BYTES, find_packets
 
-NAMES = ("edge_65x63", "bands_64", "odd_symbols", "odd_hyper_latents", "edge_97x131", "grey_8")    # in the order in which they are tried
+# In the order in which they are tried.
+NAMES = ("edge_65x63", "bands_64", "odd_symbols", "odd_hyper_latents", "edge_97x131", "grey_8", "odd_surprises")
 TRIES = 12          # mutants of a kind; some change a number that makes no difference, behind a layer that saturates
 RELEASED_TRIES = 48 # of a trained network, most of whose hyper-latents are constant
 BACKEND_NAMES = [name for name in BACKENDS if name == "numpy" or (name == "c99" and native.library is not None)]
@@ -128,10 +130,27 @@ def cdf(kind: str) -> Mutate:
     return mutate
 
 
+def score(network: Network, rng: np.random.Generator) -> Network:
+    """What a symbol of 0 or of a size up to 3 says about its table, by a sixteenth of a table."""
+    return with_field(network, "score", _changed(network.score, (int(rng.integers(len(network.score))), int(rng.integers(4))), 64))
+
+
+def z_context(network: Network, rng: np.random.Generator) -> Network:
+    """The tables of two contexts of one channel change places."""
+    tables, channel = network.z_tables, int(rng.integers(network.hyper))
+    number = np.arange(len(tables))
+    pair = HYPER_CONTEXTS * channel + rng.choice(HYPER_CONTEXTS, 2, replace=False)
+    number[pair] = number[pair[::-1]]
+    cdfs = [tables.cdf[tables.start[t]:tables.start[t + 1]] for t in number]
+    start = np.cumsum([0, *map(len, cdfs)]).astype(np.int32)
+    return replace(network, z_tables=Tables(tables.first[number], start, np.concatenate(cdfs)))
+
+
 MUTATIONS: dict[str, Mutate] = {
     **{f"weight of {name}": weight(name) for name in LAYERS}, **{f"shift of {name}": shift(name) for name in LAYERS}, "bias": bias,
     "gain": row("gain", 1 << 12), "inverse_gain": row("inverse_gain", 1), "scale_offset": row("scale_offset", 16),
-    "context_shift": row("context_shift", 1), "coded_from": coded_from, "CDF entry of z": cdf("z_tables"), "CDF entry of y": cdf("y_tables"),
+    "context_shift": row("context_shift", 1), "coded_from": coded_from, "score": score, "context of z": z_context,
+    "CDF entry of z": cdf("z_tables"), "CDF entry of y": cdf("y_tables"),
 }
 
 
@@ -195,7 +214,7 @@ def test_one_number_of_the_bank(vectors: VectorSet, field: str) -> None:
     def mutant(place: int) -> Bank:
         changed = values.copy()
         if field in ("z", "planes"):
-            changed[entry].ravel()[place] ^= 0x40
+            changed[entry].ravel()[place * changed[entry].size // TRIES] ^= 0x40      # anywhere in it: few of its 16 places are the nearest
         else:
             changed[entry] ^= 0x80
         return with_field(vectors.bank, field, changed)
@@ -240,6 +259,43 @@ def test_dead_zone_rounding(vectors: VectorSet) -> None:
     """The rounding offsets of the quantiser (FORMAT 5.5) by a thousandth each."""
     mutant = replace(vectors.network, rounding=vectors.network.rounding - (1 << 20))
     assert caught_by(runtime("numpy", vectors.folder, mutant, vectors.bank), vectors)
+
+
+# ---- one constant of the tables' adaptation (FORMAT 6.1)
+
+@pytest.mark.parametrize(("name", "wrong"), [("POSITION_SHIFT", 6), ("POSITION_SHIFT", 8), ("CHANNEL_SHIFT", 1), ("CHANNEL_SHIFT", 3),
+                                             ("ADAPTATION_LIMIT", (1 << 14) - 1), ("ADAPTATION_LIMIT", 1 << 15), ("ADAPTATION_BITS", 9),
+                                             ("SCORE_SIZES", 15), ("SCALE_LEVELS", 63), ("LATENT_OFFSET", 127), ("HYPER_CONTEXTS", 5)])
+def test_constants_of_the_adaptation(vectors: VectorSet, monkeypatch: pytest.MonkeyPatch, name: str, wrong: int) -> None:
+    """In Python; the C part has the same numbers (test_native.py)."""
+    mutant = runtime("numpy", vectors.folder, vectors.network, vectors.bank, c_part=False)
+    assert caught_by(mutant, vectors) is None
+    monkeypatch.setattr(adaptation, name, wrong)
+    assert caught_by(mutant, vectors)
+
+
+def test_channels_start_anew_with_every_band(vectors: VectorSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not with every phase."""
+    mutant = runtime("numpy", vectors.folder, vectors.network, vectors.bank, c_part=False)
+    walk = adaptation.Adaptation.walk
+
+    def forgetful(self: adaptation.Adaptation, level: NDArray[np.uint16]) -> adaptation.Walk:
+        self.channel[:] = 0
+        return walk(self, level)
+
+    monkeypatch.setattr(adaptation.Adaptation, "walk", forgetful)
+    assert caught_by(mutant, vectors)
+    monkeypatch.setattr(adaptation.Adaptation, "walk", walk)
+    assert caught_by(mutant, vectors) is None
+    kept = np.zeros(vectors.network.latents, np.int32)
+
+    def of_all_bands(self: adaptation.Adaptation, network: Network) -> None:
+        start(self, network)
+        self.channel = kept
+
+    start = adaptation.Adaptation.__init__
+    monkeypatch.setattr(adaptation.Adaptation, "__init__", of_all_bands)
+    assert caught_by(mutant, vectors)
 
 
 # ---- one byte

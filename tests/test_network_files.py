@@ -66,6 +66,24 @@ def table_missing(meta: dict[str, Any], tensors: Tensors) -> None:
     tensors["y.first"], tensors["y.start"] = tensors["y.first"][:-1], tensors["y.start"][:-1]
 
 
+def z_tables(count: int) -> Edit:
+    """Another number of tables of z."""
+    def edit(meta: dict[str, Any], tensors: Tensors) -> None:
+        start = tensors["z.start"]
+        tables = [np.arange(start[t % (len(start) - 1)], start[t % (len(start) - 1) + 1]) for t in range(count)]
+        tensors["z.first"] = np.resize(tensors["z.first"], count)
+        tensors["z.cdf"] = tensors["z.cdf"][np.concatenate(tables)]
+        tensors["z.start"] = np.cumsum([0, *map(len, tables)]).astype(np.int32)
+    return edit
+
+
+def version_1(meta: dict[str, Any], tensors: Tensors) -> None:
+    """As it was before tables adapted: one table for each channel of z, no score."""
+    meta["version"] = 1
+    z_tables(len(tensors["hyper_out.bias"]))(meta, tensors)
+    del tensors["score"]
+
+
 def high_head(meta: dict[str, Any], tensors: Tensors) -> None:
     put("scale0.bias", 0, 1 << 23)(meta, tensors)
     tensors["scale0.shift"][:] = -8
@@ -91,7 +109,7 @@ def shaped(name: str, *shape: int) -> Edit:
 
 
 NETWORKS: dict[str, tuple[Edit, str]] = {
-    "another version": (say(version=2), "version 2"),
+    "version 1": (version_1, "version 1, this build reads 2$"), "another version": (say(version=3), "version 3"),
     "a layer missing from the list": (say(layers=["stem"]), "layers are not those"),
     "coded_from 64": (say(coded_from=64), "coded_from"),
     "a tensor missing": (without("deep.bias"), "deep.bias"),
@@ -110,6 +128,15 @@ NETWORKS: dict[str, tuple[Edit, str]] = {
     "a scale offset beyond 2^20": (put("scale_offset", (0, 0), (1 << 20) + 1), "scale_offset is not"),
     "a context shift of 17": (put("context_shift", 0, 17), "context_shift"),
     "a rounding offset above 2^29": (put("rounding", 0, (1 << 29) + 1), "rounding"),
+    "no score": (without("score"), "'score'"),
+    "a score of 4097": (put("score", (63, 15), 4097), r"score is not \[64,16\] in \+-4096"),
+    "a score of -4097": (put("score", (0, 0), -4097), r"score is not \[64,16\] in \+-4096"),
+    "a score of -2^15": (put("score", (3, 1), -1 << 15), "score is not"),
+    "scores of 63 tables": (cut("score"), "score is not"), "scores of 32 sizes": (shaped("score", 32, 32), "score is not"),
+    "a score with one side": (shaped("score", -1), r"score is int16\[1024\], expected i16 with 2 sides"),
+    "a score of another type": (stored("score", np.int32), "score is int32"),
+    "one table of z for each channel": (z_tables(16), "z has 16 tables, its channels need 112"),
+    "a table of z missing": (z_tables(111), "z has 111 tables"), "a table of z too many": (z_tables(113), "z has 113 tables"),
     "a table that does not rise": (put("y.cdf", 1, 0), "CDF table 0 does not rise"),
     "a table that ends below 2^14": (put("z.cdf", -1, (1 << 14) - 1), "does not rise from 0 to its total"),
     "a table of the escape alone": (short_table, "no symbol besides the escape"),
@@ -138,6 +165,13 @@ def test_a_network_that_breaks_a_rule_is_refused(small_model: Path, tmp_path: Pa
     with pytest.raises(BadNetwork, match=message) as refused:
         read_network(path)
     assert str(path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_scores_at_their_limits_are_read(small_model: Path, tmp_path: Path) -> None:
+    def edit(meta: dict[str, Any], tensors: Tensors) -> None:
+        tensors["score"][::2], tensors["score"][1::2] = 4096, -4096
+    network = read_network(rewritten(small_model / "network.rmn", tmp_path / "network.rmn", NETWORK_MAGIC, edit))
+    assert (network.score.min(), network.score.max()) == (-4096, 4096) and network.hyper == 16 and len(network.z_tables) == 112
 
 
 def test_a_network_that_is_only_rewritten_is_read(small_model: Path, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from remac_runtime import rans
+from remac_runtime.adaptation import Adaptation, before, hyper_tables
 from remac_runtime.errors import CorruptStream
+from remac_runtime.format import HYPER_CONTEXTS, LEVEL_MAX, SCALE_FRACTION_BITS
 from remac_runtime.network import read_network
 
 pytestmark = pytest.mark.filterwarnings("error")   # a NumPy overflow must not pass unseen
@@ -69,19 +71,20 @@ def test_largest_and_smallest_tables() -> None:
 
 
 @pytest.mark.parametrize("first", [-2 ** 15, 1 - 2 ** 15, -1, 0, 2 ** 15 - 4, 2 ** 15 - 3, 2 ** 15 - 1])
-@pytest.mark.parametrize("count", [2, 65, 128, 129])
+@pytest.mark.parametrize("count", [2, 65, 128, 129, 300])
 def test_rare_escapes_are_found_at_every_place(first: int, count: int) -> None:
     """One symbol outside of its table, the next ones to its ends or beyond int16, at every place of groups that are looked at together."""
-    cdf = [0, 2 ** 12, 2 ** 13, 3 * 2 ** 12, 2 ** 14]         # three symbols and the escape
-    tables = [Table(first, cdf) for _ in range(count)]
+    sizes = np.arange(count) % 3 + 1                          # symbols of each table, besides the escape
+    tables = [Table(first, [*(n << 12 for n in range(size + 1)), 2 ** 14]) for size in sizes.tolist()]
     combined, rng = combine(tables), np.random.default_rng(first & 0xFFFF)
-    outside = [first - 1, first + 3, *(k for k in (-2 ** 15 - 1, -2 ** 15, 2 ** 15 - 1, 2 ** 15, 1 - LIMIT, LIMIT - 1) if not first <= k < first + 3)]
+    far = [k for k in (-2 ** 15 - 1, -2 ** 15, 2 ** 15 - 1, 2 ** 15, 1 - LIMIT, LIMIT - 1) if not first <= k < first + 3]
     for place in (None, *range(67)):
-        numbers = rng.integers(0, count, 71).astype(np.uint16)
+        numbers = rng.integers(max(count - 128, 0) if place is not None and place % 2 else 0, count, 71).astype(np.uint16)
         numbers[0] = count - 1
-        symbols = (first + rng.integers(0, 3, 71)).astype(np.int32)
+        symbols = (first + rng.integers(0, 6, 71) % sizes[numbers]).astype(np.int32)
         if place is not None:
-            symbols[[place, min(place + 33, 70)]] = rng.choice(outside, 2)
+            for at in (place, min(place + 33, 70)):
+                symbols[at] = rng.choice([first - 1, first + sizes[numbers[at]], *far])
         expected = Band(tables, numbers, symbols).scalar(1)
         for name in available():
             with body(name):
@@ -238,65 +241,59 @@ def test_another_table_does_not_decode(name: str) -> None:
 
 # ---- order (FORMAT 6.1) and the network's tables --------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name", ["c", "singly"])
-@pytest.mark.parametrize("coded_from", [0, 1, 30, 63])
-def test_collect_and_scatter(name: str, coded_from: int) -> None:
-    rng = np.random.default_rng(coded_from)
-    for shape in ((3, 5, 32), (1, 1, 1), (0, 4, 8), (2, 3, 7)):
-        index = rng.integers(0, 64, shape).astype(np.uint8)
-        symbols = np.where(index < coded_from, 0, rng.integers(-LIMIT + 1, LIMIT, shape)).astype(np.int32)
-        expected = [(int(k), int(i) + 96) for k, i in zip(symbols.ravel(), index.ravel(), strict=True) if i >= coded_from]
-        with body(name):
-            coded, tables = rans.collect(symbols, index, coded_from, 96)
-            assert coded.dtype == np.int32 and tables.dtype == np.uint16
-            assert list(zip(coded.tolist(), tables.tolist(), strict=True)) == expected
-            assert np.array_equal(rans.coded_tables(index, coded_from, 96), tables)
-            spread = rans.scatter(coded, index, coded_from)
-            assert spread.dtype == np.int32 and np.array_equal(spread, symbols)
-            with pytest.raises(ValueError, match="places"):
-                rans.scatter(np.append(coded, np.int32(1)), index, coded_from)
-            if len(coded):
-                with pytest.raises(ValueError, match="places"):
-                    rans.scatter(coded[:-1], index, coded_from)
-                with pytest.raises(ValueError, match="shape"):
-                    rans.collect(symbols.ravel(), index, coded_from, 96)
-
-
 @pytest.mark.parametrize("name", BODIES)
 def test_a_band_of_the_small_network(small_model: Path, name: str) -> None:
     """z, then two phases, as the codec does it; the estimate of the bits is that of the band within the cost of its states."""
     network = read_network(small_model / "network.rmn")
     combined, rng = rans.combine(network), np.random.default_rng(3)
-    z = rng.integers(0, 256, (2, 3, network.hyper))
-    index = rng.integers(0, 64, (2, 4, 6, network.latents)).astype(np.uint8)
-    sigma = 0.1 * 2 ** (index / 5)
-    symbols = np.where(index < network.coded_from, 0, np.rint(rng.laplace(0, sigma))).astype(np.int32)
+    z = rng.integers(0, 256, (2, 3, network.hyper)).astype(np.uint8)
+    level = rng.integers(0, LEVEL_MAX + 1, (2, 4, 6, network.latents)).astype(np.uint16)
+    index = level >> SCALE_FRACTION_BITS
+    symbols = np.rint(rng.laplace(0, 0.1 * 2 ** (index / 5))).astype(np.int32)
     symbols[0, 0, 0, :4] = -1000, 1000, LIMIT - 1, -LIMIT + 1
     symbols[index < network.coded_from] = 0
-    z_tables = np.tile(np.arange(network.hyper, dtype=np.uint16), 6)
     with body(name):
-        parts = [rans.collect(symbols[p], index[p], network.coded_from, network.hyper) for p in range(2)]
+        adaptation, learnt = Adaptation(network), Adaptation(network)
+        parts = [adaptation.collect(symbols[p], level[p]) for p in range(2)]
         coded = np.concatenate([z.ravel().astype(np.int32), *(part[0] for part in parts)])
-        numbers = np.concatenate([z_tables, *(part[1] for part in parts)])
+        numbers = np.concatenate([hyper_tables(before(z)).ravel(), *(part[1] for part in parts)])
         payload = rans.encode(coded, numbers, combined, 3)
         decoder = rans.BandDecoder(payload, combined, 3)
-        assert np.array_equal(decoder.decode(z_tables), z.ravel())
+        decoded_z = decoder.decode_hyper(*z.shape)
+        assert decoded_z.dtype == np.uint8 and np.array_equal(decoded_z, z)
+        bits = []
         for p in range(2):
-            decoded = rans.decode_phase(decoder, index[p], network)
+            decoded, tables = decoder.decode_latents(level[p], learnt)
             assert decoded.dtype == np.int32 and np.array_equal(decoded, symbols[p])
+            assert tables.dtype == np.uint16 and np.array_equal(tables[index[p] >= network.coded_from] + combined.hyper, parts[p][1])
+            assert not tables[index[p] < network.coded_from].any()
+            bits.append(rans.estimated_bits(decoded, tables, combined, network))
         decoder.finish()
         only_y = rans.encode(coded[z.size:], numbers[z.size:], combined, 0)
-        bits = [rans.estimated_bits(symbols[p], index[p], combined, network) for p in range(2)]
     assert bits[0].shape == (4, 6) and bits[0].dtype == np.float32 and min(b.min() for b in bits) >= 0
     assert abs(sum(float(b.sum()) for b in bits) - 8 * len(only_y)) < 40 + 0.001 * 8 * len(only_y)
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("wrong", [-1, 256, LIMIT - 1, -LIMIT + 1])
+def test_hyper_latents_beyond_a_byte_are_corrupt(small_model: Path, name: str, wrong: int) -> None:
+    """At any place: they are escapes of their tables."""
+    network = read_network(small_model / "network.rmn")
+    combined, z = rans.combine(network), np.full((2, 2, network.hyper), 128, np.uint8)
+    numbers = hyper_tables(before(z)).ravel()
+    for place in (0, network.hyper - 1, z.size - 1):
+        symbols = z.ravel().astype(np.int32)
+        symbols[place] = wrong
+        with body(name), pytest.raises(CorruptStream, match=r"hyper-latent is not in 0\.\.255"):
+            rans.BandDecoder(rans.encode(symbols, numbers, combined, 0), combined, 0).decode_hyper(*z.shape)
 
 
 def test_combined_tables_are_those_of_z_then_those_of_y(small_model: Path) -> None:
     network = read_network(small_model / "network.rmn")
     combined = rans.combine(network)
-    assert combined.hyper == network.hyper == len(network.z_tables)
+    assert combined.hyper == len(network.z_tables) == HYPER_CONTEXTS * network.hyper
     for t in range(len(combined.first)):
-        source, number = (network.z_tables, t) if t < network.hyper else (network.y_tables, t - network.hyper)
+        source, number = (network.z_tables, t) if t < combined.hyper else (network.y_tables, t - combined.hyper)
         cdf = combined.cdf[combined.start[t]:combined.start[t + 1]]
         assert combined.first[t] == source.first[number]
         assert np.array_equal(cdf, source.cdf[source.start[number]:source.start[number + 1]])

@@ -117,6 +117,29 @@ def test_damaged_tensors_are_refused(tmp_path: Path) -> None:
             load_tensors(path)
 
 
+def test_the_same_tensors_make_the_same_file(tmp_path: Path) -> None:
+    names = "abcdefgh"      # safetensors alone writes metadata in an order that changes from process to process
+    save_tensors(tmp_path / "a", {"x": torch.arange(5)}, {name: name for name in reversed(names)})
+    text = lzma.decompress((tmp_path / "a").read_bytes())
+    assert text.index(b'"a":"a"') < text.index(b'"h":"h"') and sorted(load_tensors(tmp_path / "a")[1]) == list(names)
+    assert [text.index(f'"{name}":'.encode()) for name in names] == sorted(text.index(f'"{name}":'.encode()) for name in names)
+    save_tensors(tmp_path / "b", {"x": torch.arange(5)}, {name: name for name in names})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_unrounded_layers_keep_the_limits(integer_codec: Codec) -> None:
+    """What integers are measured against: nothing rounded, the same saturation; close to the integers, not equal to them."""
+    layer = integer_codec.analysis.stem
+    pixels = torch.randint(-102, 154, (1, 192, 8, 8), generator=torch.Generator().manual_seed(3)).float()
+    rounded = layer(pixels)
+    set_integer(integer_codec, rounded=False)
+    real = layer(pixels)
+    set_integer(integer_codec)
+    assert torch.equal(rounded, layer(pixels))
+    assert real.min() >= 0 and real.max() <= 255 and not torch.equal(real, real.round())
+    assert 0 < (real - rounded).abs().mean() < 4
+
+
 def test_a_deeper_decoder_keeps_the_trunk_and_ships_without_it(integer_codec: Codec, tmp_path: Path, pictures: Path,
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     deeper = replace(TINY.decoder, name="tiny-deep", blocks=(1, 1, 2, 1), trunk_of="tiny")

@@ -80,7 +80,8 @@ def test_a_changed_weight_is_noticed(integer_codec: Codec, tmp_path: Path) -> No
     layers["head"].weight[0, 0, 0, -1] += 1 if layers["head"].weight[0, 0, 0, -1] < 64 else -1
     (tmp_path / "changed").mkdir()
     freeze.write_network(tmp_path / "changed" / "network.rmn", "tiny", 1, layers,
-                         {**integer_network.gain_tensors(integer_codec), **tables.latent_tables(None), **tables.uniform_hyper_tables(TINY.hyper)})
+                         {**integer_network.gain_tensors(integer_codec), **tables.latent_tables(tables.latent_pmfs(None)),
+                          **tables.uniform_hyper_tables(TINY.hyper), "score": tables.no_score()})
     changed = freeze.read_network(tmp_path / "changed" / "network.rmn")
     with open_backend("numpy", tmp_path / "changed", changed) as backend:
         assert not np.array_equal(analyse(backend, pixels).y, before)

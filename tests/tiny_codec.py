@@ -34,7 +34,7 @@ def as_tensor(pixels: np.ndarray) -> torch.Tensor:
 
 
 def write_network(codec: Codec, folder: Path) -> freeze.Network:
-    provisional = {**tables.latent_tables(None), **tables.uniform_hyper_tables(codec.config.hyper)}
+    provisional = {**tables.latent_tables(tables.latent_pmfs(None)), **tables.uniform_hyper_tables(codec.config.hyper), "score": tables.no_score()}
     return freeze.write(codec, folder, provisional, None)[0]
 
 

@@ -158,22 +158,46 @@ static remac_quality quality_of(uint32_t quality)
     return q;
 }
 
+/* FORMAT 6.1: the table of hyper-latent `at` of a band, which follows from the one to its left, in the first column from the one above. */
+static uint16_t hyper_table(const uint8_t *z, size_t at, size_t columns)
+{
+    const size_t place = at / REMAC_FLIGHT_HYPER;
+    const size_t back = place % columns != 0 ? REMAC_FLIGHT_HYPER : columns * REMAC_FLIGHT_HYPER;
+    const int32_t reach = REMAC_HYPER_CONTEXTS / 2, before = (at >= back ? z[at - back] : REMAC_LATENT_OFFSET) - REMAC_LATENT_OFFSET;
+    const int32_t context = before < -reach ? -reach : before > reach ? reach : before;
+    return (uint16_t)((int32_t)(at % REMAC_FLIGHT_HYPER) * REMAC_HYPER_CONTEXTS + context + reach);
+}
+
+/* FORMAT 6.1, at the start of a band. */
+static remac_adaptation adaptation_of(remac_flight *e)
+{
+    remac_adaptation a;
+    memset(e->channel, 0, REMAC_FLIGHT_LATENTS * sizeof *e->channel);
+    a.score = SCORE;
+    a.channel = e->channel;
+    a.channels = REMAC_FLIGHT_LATENTS;
+    a.coded_from = CODED_FROM;
+    a.offset = REMAC_FLIGHT_HYPER * REMAC_HYPER_CONTEXTS;
+    return a;
+}
+
 /* The symbols of a band and their tables in the order of FORMAT 6.1; returns how many. */
 static size_t band_symbols(remac_flight *e, const flight_band *band)
 {
     const remac_quality quality = quality_of(e->quality);
     const size_t columns = 2u * band->columns, row = columns * REMAC_FLIGHT_LATENTS, hyper = band->rows * band->columns * REMAC_FLIGHT_HYPER;
     const int32_t *y = band->y;
+    const remac_adaptation adaptation = adaptation_of(e);
     size_t count = 0;
     for (; count < hyper; count++) {
         e->symbols[count] = band->z[count];
-        e->tables[count] = (uint16_t)(count % REMAC_FLIGHT_HYPER);
+        e->tables[count] = hyper_table(band->z, count, band->columns);
     }
     for (size_t phase = 0; phase < 4u; phase++) {
         for (size_t r = 0; r < 2u * band->rows; r++) {
             run_phase_row(e, band, phase, r);
-            remac_quantise(columns, &quality, y, e->mean, e->scale, e->row_symbols, e->index, plane_row_of(e, band, phase, r), e->y_hat);
-            count += remac_collect(row, e->row_symbols, e->index, CODED_FROM, REMAC_FLIGHT_HYPER, e->symbols + count, e->tables + count);
+            remac_quantise(columns, &quality, y, e->mean, e->scale, e->row_symbols, e->level, plane_row_of(e, band, phase, r), e->y_hat);
+            count += remac_collect(&adaptation, columns, e->row_symbols, e->level, e->symbols + count, e->tables + count);
             y += row;
         }
     }

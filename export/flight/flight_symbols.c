@@ -90,24 +90,21 @@ static void decode_band(remac_flight *e, const remac_tables *tables, uint32_t nu
     static const uint8_t rows_of[4] = {0, 1, 0, 1}, columns_of[4] = {0, 1, 1, 0};
     static remac_decoder decoder;
     const flight_band band = find_band(e, number);
-    const size_t columns = 2 * band.columns, row = columns * REMAC_FLIGHT_LATENTS, hyper = band.rows * band.columns * REMAC_FLIGHT_HYPER;
+    const size_t columns = 2 * band.columns, hyper = band.rows * band.columns * REMAC_FLIGHT_HYPER;
     const remac_quality q = quality_of(e->quality);
     REQUIRE(remac_decoder_start(&decoder, data, size, lanes) == REMAC_OK);
-    for (size_t i = 0; i < hyper; i++)
-        e->tables[i] = (uint16_t)(i % REMAC_FLIGHT_HYPER);
-    REQUIRE(remac_decode(&decoder, tables, data, size, hyper, e->tables, e->symbols) == REMAC_OK);
+    const remac_adaptation adaptation = adaptation_of(e);
     for (size_t i = 0; i < hyper; i++) {
-        REQUIRE(e->symbols[i] >= 0 && e->symbols[i] <= 255);
-        e->z[i] = (uint8_t)e->symbols[i];
+        const uint16_t table = hyper_table(e->z, i, band.columns);
+        REQUIRE(remac_decode(&decoder, tables, data, size, 1, &table, e->symbols) == REMAC_OK && e->symbols[0] >= 0 && e->symbols[0] <= 255);
+        e->z[i] = (uint8_t)e->symbols[0];
     }
     prepare_band(e, &band);
     for (size_t phase = 0; phase < 4; phase++) {
         for (size_t r = 0; r < 2 * band.rows; r++) {
             run_phase_row(e, &band, phase, r);
-            remac_scale_index(columns, REMAC_FLIGHT_LATENTS, e->scale, q.scale_offset, e->index);
-            const size_t count = remac_collect(row, NULL, e->index, CODED_FROM, REMAC_FLIGHT_HYPER, NULL, e->tables);
-            REQUIRE(remac_decode(&decoder, tables, data, size, count, e->tables, e->symbols) == REMAC_OK);
-            remac_scatter(row, count, e->symbols, e->index, CODED_FROM, e->row_symbols);
+            remac_scale_level(columns, REMAC_FLIGHT_LATENTS, e->scale, q.scale_offset, e->level);
+            REQUIRE(remac_decode_latents(&decoder, tables, data, size, &adaptation, columns, e->level, e->row_symbols) == REMAC_OK);
             remac_dequantise(columns, REMAC_FLIGHT_LATENTS, q.inverse_gain, q.context_shift, e->mean, e->row_symbols, e->y_hat,
                              plane_row_of(e, &band, phase, r));
             for (size_t c = 0; c < columns; c++)

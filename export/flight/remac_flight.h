@@ -168,7 +168,8 @@ int32_t remac_flight_to_buffer(void *context, uint32_t offset, const uint8_t *da
     X(scale, 4u * REMAC_FLIGHT_PLANE_ROW(w), "a row of log scales")                                                                                  \
     X(row_symbols, 4u * REMAC_FLIGHT_PLANE_ROW(w), "a row of symbols")                                                                               \
     X(y_hat, 4u * REMAC_FLIGHT_PLANE_ROW(w), "a row of decoded latents")                                                                             \
-    X(index, REMAC_FLIGHT_PLANE_ROW(w), "a row of scale indices")                                                                                    \
+    X(channel, 4u * REMAC_FLIGHT_LATENTS, "what symbols have taught their channels")                                                                 \
+    X(level, 2u * REMAC_FLIGHT_PLANE_ROW(w), "a row of levels of the scale")                                                                         \
     X(symbols, 4u * REMAC_FLIGHT_SYMBOLS(w, REMAC_FLIGHT_BAND(h, b)), "symbols of a band")                                                           \
     X(tables, 2u * REMAC_FLIGHT_SYMBOLS(w, REMAC_FLIGHT_BAND(h, b)), "their tables")                                                                 \
     X(coded, REMAC_FLIGHT_CODED(w, REMAC_FLIGHT_BAND(h, b)), "the coded band")

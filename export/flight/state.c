@@ -48,8 +48,8 @@ struct remac_flight {
     uint8_t *analysis;
     int32_t *y_row, *y;
     uint8_t *z, *side_in, *side_mid, *side_out, *features, *zero, *plane_a, *plane_b, *plane_row, *hidden;
-    int32_t *mean, *scale, *row_symbols, *y_hat;
-    uint8_t *index;
+    int32_t *mean, *scale, *row_symbols, *y_hat, *channel;
+    uint16_t *level;
     int32_t *symbols;
     uint16_t *tables;
     uint8_t *coded;

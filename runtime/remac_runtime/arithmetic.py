@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from remac_runtime import native
-from remac_runtime.format import GAIN_BITS, LATENT_OFFSET, SCALE_FRACTION_BITS, SCALE_LEVELS, SYMBOL_LIMIT
+from remac_runtime.format import GAIN_BITS, LATENT_OFFSET, LEVEL_MAX, SCALE_FRACTION_BITS, SYMBOL_LIMIT
 from remac_runtime.network import Network
 
 _SLAB = 1 << 15   # elements the NumPy bodies handle at a time: their int64 temporaries stay in the cache
@@ -29,10 +29,10 @@ class QualityParams:
 
 @dataclass(frozen=True, eq=False)
 class Quantised:
-    """Result of `quantise`: symbols k and decoded latents y_hat int32[...,M], scale index and context plane uint8[...,M]."""
+    """Result of `quantise`: symbols k and decoded latents y_hat int32[...,M], levels of the scale uint16[...,M], context plane uint8[...,M]."""
 
     symbols: NDArray[np.int32]
-    index: NDArray[np.uint8]
+    level: NDArray[np.uint16]
     plane: NDArray[np.uint8]
     y_hat: NDArray[np.int32]
 
@@ -44,20 +44,15 @@ def quality_params(network: Network, quality: int) -> QualityParams:
     return QualityParams(gain, inverse_gain, scale_offset, context_shift, rounding, network.coded_from)
 
 
-def _plain(array: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
-    """The array, or a copy if it is not what C reads: contiguous, aligned, native byte order."""
-    return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
-
-
 def requantise(acc: NDArray[np.int64], shift: ArrayLike) -> NDArray[np.int64]:
     """rne(acc, shift) of FORMAT 5.1 for int64[...,C], |acc| < 2^46; shift -8..16 is one integer or one per channel [C], negative ones shift left."""
     shifts = np.atleast_1d(np.asarray(shift, np.int32))
     if native.library is not None and acc.size:
-        acc = _plain(acc, np.int64)
+        acc = native.plain(acc, np.int64)
         if shifts.shape not in {(1,), acc.shape[-1:]}:
             raise ValueError(f"shifts {shifts.shape} for an array {acc.shape}")
         out = np.empty_like(acc)
-        native.library.requantise(acc, _plain(shifts, np.int32), out)
+        native.library.requantise(acc, native.plain(shifts, np.int32), out)
         return out
     return _requantise(np.asarray(acc, np.int64), shifts.astype(np.int64))
 
@@ -70,29 +65,30 @@ def _requantise(acc: NDArray[np.int64], shifts: NDArray[np.int64]) -> NDArray[np
     return out
 
 
-def scale_index(scale: NDArray[np.int32], params: QualityParams) -> NDArray[np.uint8]:
-    """Scale indices 0..63 uint8[...,M] of log scales int32[...,M] (FORMAT 5.5)."""
-    index = np.empty(scale.shape, np.uint8)
+def scale_level(scale: NDArray[np.int32], params: QualityParams) -> NDArray[np.uint16]:
+    """Levels 0..LEVEL_MAX uint16[...,M] of log scales int32[...,M] (FORMAT 5.5)."""
+    level = np.empty(scale.shape, np.uint16)
     if native.library is not None:
-        native.library.scale_index(_plain(scale, np.int32), params.scale_offset, index)
-        return index
-    for source, target in _slabs(scale, index):
-        target[...] = _scale_index(source, params)
-    return index
+        native.library.scale_level(native.plain(scale, np.int32), params.scale_offset, level)
+        return level
+    for source, target in _slabs(scale, level):
+        target[...] = _scale_level(source, params)
+    return level
 
 
 def quantise(y: NDArray[np.int32], mu: NDArray[np.int32], scale: NDArray[np.int32], params: QualityParams) -> Quantised:
     """Quantise latents y with means mu and log scales, all int32[...,M] (FORMAT 5.5). Exact for all int32 values."""
     if not y.shape == mu.shape == scale.shape:
         raise ValueError(f"y {y.shape}, mu {mu.shape} and scale {scale.shape} differ in shape")
-    result = Quantised(np.empty(y.shape, np.int32), np.empty(y.shape, np.uint8), np.empty(y.shape, np.uint8), np.empty(y.shape, np.int32))
+    result = Quantised(np.empty(y.shape, np.int32), np.empty(y.shape, np.uint16), np.empty(y.shape, np.uint8), np.empty(y.shape, np.int32))
     if native.library is not None:
         native.library.quantise(params.gain, params.inverse_gain, params.scale_offset, params.context_shift, params.rounding,
-                                _plain(y, np.int32), _plain(mu, np.int32), _plain(scale, np.int32),
-                                result.symbols, result.index, result.plane, result.y_hat, params.coded_from)
+                                native.plain(y, np.int32), native.plain(mu, np.int32), native.plain(scale, np.int32),
+                                result.symbols, result.level, result.plane, result.y_hat, params.coded_from)
         return result
-    for y_, mu_, scale_, symbols, index, plane, y_hat in _slabs(y, mu, scale, result.symbols, result.index, result.plane, result.y_hat):
-        index[...] = _scale_index(scale_, params)
+    for y_, mu_, scale_, symbols, level, plane, y_hat in _slabs(y, mu, scale, result.symbols, result.level, result.plane, result.y_hat):
+        level[...] = _scale_level(scale_, params)
+        index = level >> SCALE_FRACTION_BITS
         distance = y_.astype(np.int64) - mu_
         k = np.abs(distance) * params.gain + params.rounding[index] >> GAIN_BITS          # < 2^32 * 2^24 + 2^30 before the shift
         k = np.where(index < params.coded_from, 0, np.minimum(k, SYMBOL_LIMIT - 1))
@@ -108,7 +104,8 @@ def dequantise(mu: NDArray[np.int32], symbols: NDArray[np.int32], params: Qualit
         raise ValueError(f"mu {mu.shape} and symbols {symbols.shape} differ in shape")
     y_hat, plane = np.empty(mu.shape, np.int32), np.empty(mu.shape, np.uint8)
     if native.library is not None:
-        native.library.dequantise(params.inverse_gain, params.context_shift, _plain(mu, np.int32), _plain(symbols, np.int32), y_hat, plane)
+        native.library.dequantise(params.inverse_gain, params.context_shift, native.plain(mu, np.int32), native.plain(symbols, np.int32),
+                                  y_hat, plane)
         return y_hat, plane
     for mu_, symbols_, y_hat_, plane_ in _slabs(mu, symbols, y_hat, plane):
         y_hat_[...] = _y_hat(mu_, symbols_, params)
@@ -125,10 +122,9 @@ def _slabs(*arrays: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
         yield tuple(array[top:top + step] for array in flat)
 
 
-def _scale_index(scale: NDArray[np.int32], params: QualityParams) -> NDArray[np.int64]:
-    half = 1 << SCALE_FRACTION_BITS - 1
-    index: NDArray[np.int64] = np.clip(scale.astype(np.int64) + params.scale_offset + half >> SCALE_FRACTION_BITS, 0, SCALE_LEVELS - 1)
-    return index
+def _scale_level(scale: NDArray[np.int32], params: QualityParams) -> NDArray[np.int64]:
+    level: NDArray[np.int64] = np.clip(scale.astype(np.int64) + params.scale_offset + (1 << SCALE_FRACTION_BITS - 1), 0, LEVEL_MAX)
+    return level
 
 
 def _y_hat(mu: NDArray[np.int32], symbols: NDArray[np.int32], params: QualityParams) -> NDArray[np.int64]:

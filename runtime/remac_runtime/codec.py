@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remac_runtime import arithmetic, images, packets, rans, references
+from remac_runtime.adaptation import Adaptation, before, hyper_tables
 from remac_runtime.analysis import Analysed, analyse, strip_height
 from remac_runtime.backends import Backend, open_backend
 from remac_runtime.decoding import Decoded, Decoder, LossReport
@@ -116,15 +117,15 @@ class Encoder:
             coded = prepared.path.encode(batch, latents, params)
             for n, band in enumerate(batch.bands):
                 z = prepared.analysed.z[prepared.slices[band]]
-                payloads.append(self._pack_band(z, [(phase.symbols[n], phase.index[n]) for phase in coded], quality))
+                payloads.append(self._pack_band(z, [(phase.symbols[n], phase.level[n]) for phase in coded], quality))
         return packets.pack_stream(replace(prepared.header, quality=quality), payloads)
 
-    def _pack_band(self, z: NDArray[np.uint8], phases: list[tuple[NDArray[np.int32], NDArray[np.uint8]]], quality: int) -> packets.BandPayload:
+    def _pack_band(self, z: NDArray[np.uint8], phases: list[tuple[NDArray[np.int32], NDArray[np.uint16]]], quality: int) -> packets.BandPayload:
         network = self.model.network
-        parts = [rans.collect(symbols, index, network.coded_from, network.hyper) for symbols, index in phases]
+        adaptation = Adaptation(network)
+        parts = [adaptation.collect(symbols, level) for symbols, level in phases]
         symbols = np.concatenate([z.reshape(-1).astype(np.int32), *(part[0] for part in parts)])
-        z_tables = np.tile(np.arange(network.hyper, dtype=parts[0][1].dtype), z.shape[0] * z.shape[1])
-        tables = np.concatenate([z_tables, *(part[1] for part in parts)])
+        tables = np.concatenate([hyper_tables(before(z)).reshape(-1), *(part[1] for part in parts)])
         lanes_log2 = rans.lanes_log2_for(len(symbols))
         return packets.BandPayload(rans.encode(symbols, tables, self.combined, lanes_log2), quality, lanes_log2)
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remac_runtime import arithmetic, concealment, images, packets, rans
+from remac_runtime.adaptation import Adaptation
 from remac_runtime.backends import Backend, open_backend
 from remac_runtime.choices import MAX_PIXELS
 from remac_runtime.entropy_path import EntropyPath, band_slices, interleave
@@ -146,17 +147,13 @@ class _BandDecoding:
         """(coders by place in `bands`, z uint8[n,height,columns,Z]); a band that turns out corrupt has no coder, and LATENT_OFFSET for z."""
         coders: dict[int, rans.BandDecoder] = {}
         z = np.full((len(bands), height, self.columns, self.network.hyper), LATENT_OFFSET, np.uint8)
-        tables = np.tile(np.arange(self.network.hyper, dtype=np.uint16), height * self.columns)
         for n, band in enumerate(bands):
             try:
                 coder = rans.BandDecoder(self.payloads[band].payload, self.combined, self.payloads[band].lanes_log2)
-                symbols = coder.decode(tables)
-                if symbols.min() < 0 or symbols.max() > 255:
-                    continue
+                z[n] = coder.decode_hyper(height, self.columns, self.network.hyper)
             except (CorruptStream, UnsupportedStream):
                 continue
             coders[n] = coder
-            z[n] = symbols.reshape(z.shape[1:])
         return coders, z
 
     def _run_batch(self, bands: list[int], height: int) -> None:
@@ -165,21 +162,22 @@ class _BandDecoding:
             return
         batch = self.path.batch(bands, z)
         planes: list[NDArray[np.uint8]] = []
+        adaptations = {n: Adaptation(self.network) for n in coders}
         y_hat: dict[int, list[NDArray[np.int32]]] = {n: [] for n in coders}
         bits: dict[int, list[NDArray[np.float32]]] = {n: [] for n in coders}
         for _, mu, scale in self.path.phases(batch, planes):
             plane = np.full(mu.shape, LATENT_OFFSET, np.uint8)
             for n in list(coders):
                 params = arithmetic.quality_params(self.network, self.payloads[bands[n]].quality)
-                index = arithmetic.scale_index(scale[n], params)
+                level = arithmetic.scale_level(scale[n], params)
                 try:
-                    symbols = rans.decode_phase(coders[n], index, self.network)
+                    symbols, tables = coders[n].decode_latents(level, adaptations[n])
                 except CorruptStream:
                     del coders[n]
                     continue
                 decoded, plane[n] = arithmetic.dequantise(mu[n], symbols, params)
                 y_hat[n].append(decoded)
-                bits[n].append(rans.estimated_bits(symbols, index, self.combined, self.network))
+                bits[n].append(rans.estimated_bits(symbols, tables, self.combined, self.network))
             planes.append(plane)
         for n, coder in coders.items():
             try:

@@ -29,10 +29,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class CodedPhase:
-    """One phase of a batch: symbols int32[n,h,w,M] and scale indices uint8[n,h,w,M]."""
+    """One phase of a batch: symbols int32[n,h,w,M] and levels of their scales uint16[n,h,w,M]."""
 
     symbols: NDArray[np.int32]
-    index: NDArray[np.uint8]
+    level: NDArray[np.uint16]
 
 
 def band_slices(rows: int, band_rows: int) -> list[slice]:
@@ -77,7 +77,7 @@ class EntropyPath:
             dy, dx = PHASES[p]
             result = arithmetic.quantise(np.ascontiguousarray(y[:, dy::2, dx::2]), mu, scale, params)
             planes.append(result.plane)
-            coded.append(CodedPhase(result.symbols, result.index))
+            coded.append(CodedPhase(result.symbols, result.level))
         return coded
 
 

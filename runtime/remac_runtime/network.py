@@ -19,18 +19,21 @@ from remac_runtime.format import (
     GAIN_MAX,
     HEAD_LIMIT,
     HEAD_SHIFT_MIN,
+    HYPER_CONTEXTS,
     INVERSE_GAIN_MAX,
     PHASES,
     PROBABILITY_BITS,
     QUALITIES,
     SCALE_LEVELS,
+    SCORE_LIMIT,
+    SCORE_SIZES,
     SHIFT_MAX,
     WEIGHT_MAX,
 )
 
 NETWORK_MAGIC = b"RMACNET1"
 BANK_MAGIC = b"RMACBNK1"
-FILE_VERSION = 1
+FILE_VERSION = 2
 PROFILE_BYTES = 8       # of a name in the header packet (FORMAT 2.1)
 _CODES = {"u8": "u1", "i8": "i1", "u16": "<u2", "i16": "<i2", "i32": "<i4"}
 _DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(code) for name, code in _CODES.items()}
@@ -81,6 +84,7 @@ class Network:
     scale_offset: NDArray[np.int32]
     context_shift: NDArray[np.int8]
     rounding: NDArray[np.int32]
+    score: NDArray[np.int16]
     coded_from: int
     z_tables: Tables
     y_tables: Tables
@@ -91,7 +95,7 @@ class Network:
 
     @property
     def hyper(self) -> int:
-        return len(self.z_tables)
+        return len(self.layers["hyper_out"].bias)
 
     @property
     def reference_features(self) -> int:
@@ -132,6 +136,7 @@ _TABLE_TENSORS = {"first": ("i16", 1), "start": ("i32", 1), "cdf": ("u16", 1)}
 NETWORK_TENSORS = {
     **{f"{name}.{part}": kind for name in LAYERS for part, kind in _LAYER_TENSORS.items()},
     "gain": ("i32", 2), "inverse_gain": ("i32", 2), "scale_offset": ("i32", 2), "context_shift": ("i8", 1), "rounding": ("i32", 1),
+    "score": ("i16", 2),
     **{f"{name}.{part}": kind for name in ("z", "y") for part, kind in _TABLE_TENSORS.items()}}
 BANK_TENSORS = {"z": ("u8", 4), "planes": ("u8", 5), "texture": ("u8", 2), "semantic": ("u8", 2)}
 
@@ -214,7 +219,7 @@ def _network(meta: Mapping[str, Any], tensors: Tensors, digest: bytes) -> Networ
                           2 if name in STRIDE_2 else 1, name in HEADS) for name in LAYERS}
     tables = {kind: Tables(*(tensors[f"{kind}.{part}"].astype(np.int32) for part in ("first", "start", "cdf"))) for kind in ("z", "y")}
     return Network(profile, digest, layers, tensors["gain"], tensors["inverse_gain"], tensors["scale_offset"],
-                   tensors["context_shift"], tensors["rounding"], int(meta["coded_from"]), tables["z"], tables["y"])
+                   tensors["context_shift"], tensors["rounding"], tensors["score"], int(meta["coded_from"]), tables["z"], tables["y"])
 
 
 def _check_types(tensors: Tensors, expected: Mapping[str, tuple[str, int]]) -> None:
@@ -241,6 +246,9 @@ def _validate(network: Network, tensors: Tensors) -> None:
     _require(network.context_shift.min() >= 0 and network.context_shift.max() <= SHIFT_MAX, "context_shift is out of range")
     rounding = network.rounding
     _require(rounding.shape == (SCALE_LEVELS,) and rounding.min() >= 0 and rounding.max() <= 1 << 29, "rounding is out of range")
+    score = network.score
+    inside = score.shape == (SCALE_LEVELS, SCORE_SIZES) and score.min() >= -SCORE_LIMIT and score.max() <= SCORE_LIMIT
+    _require(inside, f"score is not [{SCALE_LEVELS},{SCORE_SIZES}] in +-{SCORE_LIMIT}")
     _require(0 <= network.coded_from < SCALE_LEVELS, "coded_from is out of range")
     _require(len(network.y_tables) == SCALE_LEVELS, f"y has {len(network.y_tables)} tables")
     for tables in (network.z_tables, network.y_tables):
@@ -277,7 +285,9 @@ def _validate_chain(network: Network) -> None:
         _require(width[f"mean{p}"] == m and width[f"scale{p}"] == m, f"phase {p}: mean and scale do not have {m} channels")
     for name, layer in network.layers.items():
         _require(layer.weight.shape[3] == expected[name], f"{name}: takes {layer.weight.shape[3]} channels, its source gives {expected[name]}")
-    _require(width["head"] == m and width["hyper_out"] == network.hyper, "head and tables disagree on the channels of y or z")
+    _require(width["head"] == m, f"head has {width['head']} channels, the gains {m}")
+    wanted = HYPER_CONTEXTS * width["hyper_out"]
+    _require(len(network.z_tables) == wanted, f"z has {len(network.z_tables)} tables, its channels need {wanted}")
 
 
 def _validate_tables(tables: Tables) -> None:

@@ -6,15 +6,16 @@ What surprises, first:
    coded only when all its symbols are known. The decoder walks forwards, which is why it may ask for the tables of a phase when it gets there.
 2. *Words are written from the end of the buffer towards its beginning*, then the states in front of them: the band is the tail of the buffer.
 3. *Lanes are interleaved.* Symbol n belongs to lane n mod L, counted over the whole band, z and all phases; a call that stops in the middle of a
-   round of lanes is resumed there. All lanes share one sequence of words. They exist so that NumPy (and wide processors) can do L symbols at once;
-   each costs some 3 bytes a band.
+   round of lanes is resumed there. All lanes share one sequence of words. They exist so that wide processors can do L symbols at once, as the NumPy
+   encoder does; each costs some 3 bytes a band.
 4. *Escape bits start at the last byte and run backwards*, because words and escape bits, both of unknown length, then need no length field: the
    band is whole exactly if they meet (`BandDecoder.finish`).
 5. *The state is the check.* Every lane starts from 2^16 and must be there again after the last symbol.
 
 Invariant: 2^16 <= state < 2^32 between symbols. f < 2^14 for every entry, since a table has at least two, so f << 18 fits 32 bits.
 
-Three bodies give the same bytes: C (csrc/remac.c), NumPy over the lanes of a round, and plain integers where a round is too short for NumPy to pay.
+Three bodies give the same bytes: C (csrc/remac.c), plain integers, and in the encoder NumPy over the lanes of a round where that pays. A decoder
+learns the table of a latent from the symbol before it (adaptation.py), so it has no such body.
 """
 from __future__ import annotations
 
@@ -26,11 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from remac_runtime import native
+from remac_runtime.adaptation import Adaptation, Walk, following, hyper_tables
 from remac_runtime.errors import CorruptStream
 from remac_runtime.format import (
     ENCODER_LANES_LOG2_MAX,
     ENCODER_SYMBOLS_PER_LANE,
     LANES_LOG2_MAX,
+    LATENT_OFFSET,
     PROBABILITY_BITS,
     STATE_LOW,
     SYMBOL_LIMIT,
@@ -42,7 +45,6 @@ _TOTAL = 1 << PROBABILITY_BITS
 _LOOKUP_BITS = 8               # as in csrc/remac.h
 _RECIPROCAL_BITS = 46          # csrc/remac.c has the proof
 _ENCODE_LANES_LOG2_MIN = 6     # from so many lanes on NumPy beats plain integers
-_DECODE_LANES_LOG2_MIN = 5
 
 Ints = NDArray[np.int64]
 
@@ -68,6 +70,11 @@ class CombinedTables:
         values = np.append(self.cdf, np.uint16(0)).astype(np.int64)
         frequency: Ints = np.maximum(values[1:] - values[:-1], 0)
         return frequency
+
+    @cached_property
+    def plain(self) -> tuple[list[int], list[int], list[int], list[int]]:
+        """(frequency, cdf, first, start) for loops in plain integers."""
+        return self.frequency.tolist(), self.cdf.tolist(), self.first.tolist(), self.start.tolist()
 
     @cached_property
     def entry_of_slot(self) -> NDArray[np.int32]:
@@ -97,50 +104,6 @@ def lanes_log2_for(n: int) -> int:
     return min(max((n // ENCODER_SYMBOLS_PER_LANE).bit_length() - 1, 0), ENCODER_LANES_LOG2_MAX)
 
 
-# ---- order (FORMAT 6.1) ----
-
-def collect(symbols: NDArray[np.int32], index: NDArray[np.uint8], coded_from: int, offset: int) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
-    """(symbols int32[n], tables uint16[n]) of the latents with index >= coded_from, in order; the table is index + offset."""
-    if symbols.shape != index.shape:
-        raise ValueError(f"symbols {symbols.shape} and index {index.shape} differ in shape")
-    if native.library is not None:
-        coded, tables = np.empty(symbols.size, np.int32), np.empty(symbols.size, np.uint16)
-        n = native.library.collect(_plain(symbols, np.int32), _plain(index, np.uint8), coded, tables, coded_from, offset)
-        return coded[:n], tables[:n]
-    return symbols[index >= coded_from].astype(np.int32, copy=False), _coded_tables(index, coded_from, offset)
-
-
-def coded_tables(index: NDArray[np.uint8], coded_from: int, offset: int) -> NDArray[np.uint16]:
-    """The tables of `collect`, for a decoder: uint16[n]."""
-    if native.library is not None:
-        tables = np.empty(index.size, np.uint16)
-        return tables[:native.library.coded_tables(_plain(index, np.uint8), tables, coded_from, offset)]
-    return _coded_tables(index, coded_from, offset)
-
-
-def _coded_tables(index: NDArray[np.uint8], coded_from: int, offset: int) -> NDArray[np.uint16]:
-    return index[index >= coded_from].astype(np.uint16) + np.uint16(offset)
-
-
-def scatter(symbols: NDArray[np.int32], index: NDArray[np.uint8], coded_from: int) -> NDArray[np.int32]:
-    """The inverse of `collect`: symbols int32[n] spread over the shape of index, 0 where index < coded_from."""
-    if native.library is not None:
-        out = np.empty(index.shape, np.int32)
-        places = native.library.scatter(_plain(symbols, np.int32), _plain(index, np.uint8), out, coded_from)
-    else:
-        out, coded = np.zeros(index.shape, np.int32), index >= coded_from
-        places = int(np.count_nonzero(coded))
-        if places == len(symbols):
-            out[coded] = symbols
-    if places != len(symbols):
-        raise ValueError(f"{len(symbols)} symbols for {places} places")
-    return out
-
-
-def _plain(array: NDArray[np.generic], dtype: type[np.generic]) -> NDArray[np.generic]:
-    return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
-
-
 # ---- encoder (FORMAT 6.2, 6.3) ----
 
 def encode(symbols: NDArray[np.int32], tables: NDArray[np.uint16], combined: CombinedTables, lanes_log2: int) -> bytes:
@@ -151,8 +114,8 @@ def encode(symbols: NDArray[np.int32], tables: NDArray[np.uint16], combined: Com
         raise ValueError(f"lanes_log2 {lanes_log2} is not in 0..{LANES_LOG2_MAX}")
     if native.library is not None:
         out = np.empty((4 << lanes_log2) + 8 * len(symbols), np.uint8)   # remac_encode_bound
-        status, offset = native.library.encode(_plain(symbols, np.int32), _plain(tables, np.uint16), combined.first, combined.start, combined.cdf,
-                                               combined.reciprocal, out, lanes_log2)
+        status, offset = native.library.encode(native.plain(symbols, np.int32), native.plain(tables, np.uint16), combined.first, combined.start,
+                                               combined.cdf, combined.reciprocal, out, lanes_log2)
         if status:
             raise ValueError(_BUGS[status])
         return out[offset:].tobytes()
@@ -243,7 +206,7 @@ class BandDecoder:
             self._check(self._library.decoder_start(self._state, payload, lanes_log2))
             return
         self._states = np.frombuffer(payload, "<u4", 1 << lanes_log2).tolist()
-        self._words = np.frombuffer(payload, "<u2", (len(payload) - (4 << lanes_log2)) // 2, 4 << lanes_log2).astype(np.int64)
+        self._words = np.frombuffer(payload, "<u2", (len(payload) - (4 << lanes_log2)) // 2, 4 << lanes_log2).tolist()
         self._lane = self._next = self._bits = 0      # lane of the next symbol, words and escape bits read
         if min(self._states) < STATE_LOW:
             raise self._corrupt(_CORRUPT[7])
@@ -252,11 +215,36 @@ class BandDecoder:
         """The next symbols int32[n], with their tables [n]. Raises CorruptStream, or ValueError for a table that does not exist."""
         if self._library is not None:
             symbols, c = np.empty(len(tables), np.int32), self._combined
-            self._check(self._library.decode(self._state, self._payload, _plain(tables, np.uint16), symbols, c.first, c.start, c.cdf, c.lookup))
+            self._check(self._library.decode(self._state, self._payload, native.plain(tables, np.uint16), symbols, c.first, c.start, c.cdf, c.lookup))
             return symbols
         if len(tables) and not 0 <= tables.min() <= tables.max() < len(self._combined.first):
             raise ValueError(_BUGS[3])
-        return self._decode(tables.astype(np.int64))
+        return np.array(self._decode(_given(tables))[0], np.int32)
+
+    def decode_hyper(self, rows: int, columns: int, channels: int) -> NDArray[np.uint8]:
+        """The hyper-latents uint8[rows,columns,channels] of the band, which come first. Raises CorruptStream."""
+        z = np.empty((rows, columns, channels), np.uint8)
+        for r, q in np.ndindex(rows, columns):
+            left = z[r, q - 1] if q else z[r - 1, 0] if r else np.full(channels, LATENT_OFFSET)
+            symbols = self.decode(hyper_tables(left))
+            if symbols.min() < 0 or symbols.max() > 255:
+                raise self._corrupt("a hyper-latent is not in 0..255")
+            z[r, q] = symbols
+        return z
+
+    def decode_latents(self, level: NDArray[np.uint16], adaptation: Adaptation) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
+        """The next phase, with levels uint16[...,M]: (symbols int32[...,M], 0 where they are not coded; the tables of y that they had uint16[...,M],
+        0 there). Raises CorruptStream."""
+        symbols, a, c = np.zeros(level.shape, np.int32), adaptation, self._combined
+        if self._library is not None:
+            tables = level.copy()
+            self._check(self._library.decode_latents(self._state, self._payload, a.score, a.channel, tables, symbols, c.first, c.start, c.cdf,
+                                                     c.lookup, a.coded_from, a.offset))
+            return symbols, tables
+        tables, coded = np.zeros_like(level), level >= a.lowest
+        symbols[coded], numbers = self._decode(a.walk(level))
+        tables[coded] = np.array(numbers, np.int64) - a.offset
+        return symbols, tables
 
     def finish(self) -> None:
         """Raises CorruptStream unless the symbols decoded so far are the whole band."""
@@ -283,62 +271,33 @@ class BandDecoder:
     def _escape_size(self) -> int:
         return -(-self._bits // 8)
 
-    def _decode(self, tables: Ints) -> NDArray[np.int32]:
+    def _decode(self, walk: Walk) -> tuple[list[int], list[int]]:
+        """The next symbols and their tables, which come one by one: each may depend on the symbol before."""
         c = self._combined
-        entries = self._by_rounds(tables) if len(self._states) >= 1 << _DECODE_LANES_LOG2_MIN else self._singly(tables)
-        start = c.start[tables]
-        symbols = (c.first[tables] + entries - start).astype(np.int32)
-        for n in np.flatnonzero(entries == c.start[tables + 1] - 2).tolist():
-            symbols[n] = self._escape(int(c.first[tables[n]]), int(symbols[n]))
-        if self._words_end() + self._escape_size() > len(self._payload):
-            raise self._corrupt(_CORRUPT[5])
-        return symbols
-
-    def _singly(self, tables: Ints) -> Ints:
-        """Flat entry numbers of the next symbols, one at a time."""
-        c = self._combined
-        entry_of_slot, frequency, cdf, entries = c.entry_of_slot.data, c.frequency.tolist(), c.cdf.tolist(), []
-        words, states, mask, lane, at = self._words.tolist(), self._states, len(self._states) - 1, self._lane, self._next
-        for base in (tables << PROBABILITY_BITS).tolist():
-            x = states[lane]
+        entry_of_slot, (frequency, cdf, first, start) = c.entry_of_slot.data, c.plain
+        words, states, mask = self._words, self._states, len(self._states) - 1
+        symbols: list[int] = []
+        tables: list[int] = []
+        table = following(walk, None)
+        while table is not None:
+            x = states[self._lane]
             slot = x & _TOTAL - 1
-            g = entry_of_slot[base + slot]
+            g = entry_of_slot[(table << PROBABILITY_BITS) + slot]
             x = frequency[g] * (x >> PROBABILITY_BITS) + slot - cdf[g]
             if x < STATE_LOW:
-                if at == len(words):
+                if self._next == len(words):
                     raise self._corrupt(_CORRUPT[5])
-                x = x << 16 | words[at]
-                at += 1
-            states[lane] = x
-            lane = lane + 1 & mask
-            entries.append(g)
-        self._lane, self._next = lane, at
-        return np.array(entries, np.int64)
-
-    def _by_rounds(self, tables: Ints) -> Ints:
-        """The same, a round of lanes at a time; the first and the last round of a call may be part of one."""
-        c, states, words = self._combined, np.array(self._states, np.int64), self._words
-        entry_of_slot, frequency, low, bases = c.entry_of_slot, c.frequency, c.cdf.astype(np.int64), tables << PROBABILITY_BITS
-        entries = np.empty(len(tables), np.int64)
-        n = 0
-        while n < len(tables):
-            count = min(len(states) - self._lane, len(tables) - n)
-            x = states[self._lane:self._lane + count]
-            slot = x & _TOTAL - 1
-            g = entry_of_slot[bases[n:n + count] + slot]
-            entries[n:n + count] = g
-            x >>= PROBABILITY_BITS
-            x *= frequency[g]
-            x += slot - low[g]
-            short = (x < STATE_LOW).nonzero()[0]
-            if self._next + len(short) > len(words):
-                raise self._corrupt(_CORRUPT[5])
-            x[short] = x[short] << 16 | words[self._next:self._next + len(short)]
-            self._next += len(short)
-            self._lane = (self._lane + count) % len(states)
-            n += count
-        self._states = states.tolist()
-        return entries
+                x = x << 16 | words[self._next]
+                self._next += 1
+            states[self._lane] = x
+            self._lane = self._lane + 1 & mask
+            symbol = first[table] + g - start[table]
+            symbols.append(self._escape(first[table], symbol) if g == start[table + 1] - 2 else symbol)
+            tables.append(table)
+            table = following(walk, symbols[-1])
+        if self._words_end() + self._escape_size() > len(self._payload):
+            raise self._corrupt(_CORRUPT[5])
+        return symbols, tables
 
     def _bit(self) -> int:
         if self._bits // 8 >= len(self._payload) - self._words_end():
@@ -362,21 +321,21 @@ class BandDecoder:
         return symbol
 
 
-def decode_phase(decoder: BandDecoder, index: NDArray[np.uint8], network: Network) -> NDArray[np.int32]:
-    """The symbols of a phase with scale indices uint8[...]: int32 of the same shape. Raises CorruptStream."""
-    tables = coded_tables(index, network.coded_from, network.hyper)
-    return scatter(decoder.decode(tables), index, network.coded_from)
+def _given(tables: NDArray[np.uint16]) -> Walk:
+    for table in tables.tolist():       # noqa: UP028  a list, to which `yield from` would hand them on, takes no symbols back
+        yield table
 
 
-def estimated_bits(symbols: NDArray[np.int32], index: NDArray[np.uint8], combined: CombinedTables, network: Network) -> NDArray[np.float32]:
-    """Bits of the symbols int32[h,w,M] with scale indices uint8[h,w,M], summed over the channels: float32[h,w]. For reports, not normative."""
-    coded, tables = collect(symbols, index, network.coded_from, network.hyper)
+def estimated_bits(symbols: NDArray[np.int32], tables: NDArray[np.uint16], combined: CombinedTables, network: Network) -> NDArray[np.float32]:
+    """Bits of the symbols int32[h,w,M] with tables uint16[h,w,M] of y, summed over the channels: float32[h,w]. For reports, not normative."""
+    places = tables >= network.coded_from
+    coded, numbers = symbols[places], tables[places].astype(np.int64) + combined.hyper
     last = combined.start[1:] - combined.start[:-1] - 2
-    beyond = coded - combined.first[tables]
-    escaped = (beyond < 0) | (beyond >= last[tables])
+    beyond = coded - combined.first[numbers]
+    escaped = (beyond < 0) | (beyond >= last[numbers])
     entry_bits = (PROBABILITY_BITS - np.log2(np.maximum(combined.frequency, 1))).astype(np.float32)
-    bits = entry_bits[combined.start[tables] + np.where(escaped, last[tables], beyond)]
-    value = np.where(beyond < 0, -beyond, beyond - last[tables] + 1)[escaped]       # e + 1
+    bits = entry_bits[combined.start[numbers] + np.where(escaped, last[numbers], beyond)]
+    value = np.where(beyond < 0, -beyond, beyond - last[numbers] + 1)[escaped]       # e + 1
     bits[escaped] += 2 * np.floor(np.log2(value)).astype(np.float32) + 2
-    positions = np.flatnonzero(index >= network.coded_from) // index.shape[-1]
-    return np.bincount(positions, bits, index[..., 0].size).astype(np.float32).reshape(index.shape[:-1])
+    positions = np.flatnonzero(places) // tables.shape[-1]
+    return np.bincount(positions, bits, tables[..., 0].size).astype(np.float32).reshape(tables.shape[:-1])

@@ -1,43 +1,45 @@
 """The normative codec in int64 NumPy and plain Python, in the order of FORMAT.md, whose rule numbers stand in the comments.
 
-FORMAT 2 (packets) is reference_packets.py, FORMAT 4 (files) is network.py; the rest is here. Slow and obvious on purpose, and never optimised. Where
-a faster implementation differs, this one is right. The two reference files import no other part of the runtime but the constants, the errors and
-the reader of network files, so that a mistake elsewhere cannot be shared.
+FORMAT 2 (packets) is reference_packets.py, FORMAT 4 (files) is network.py, FORMAT 6.2 and 6.3 (the entropy coder) are reference_coder.py; the rest is
+here. Slow and obvious on purpose, and never optimised. Where a faster implementation differs, this one is right. The three reference files import
+no other part of the runtime but the constants, the errors and the reader of network files, so that a mistake elsewhere cannot be shared.
 """
 from __future__ import annotations
 
-import bisect
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from remac_runtime.errors import BadInput, CorruptStream, UnsupportedStream, WrongModel
 from remac_runtime.format import (
+    ADAPTATION_BITS,
+    ADAPTATION_LIMIT,
     BAND_ROWS,
     BAND_UNIT,
-    ENCODER_LANES_LOG2_MAX,
-    ENCODER_SYMBOLS_PER_LANE,
+    CHANNEL_SHIFT,
     GAIN_BITS,
+    HYPER_CONTEXTS,
     HYPER_STRIDE,
     LATENT_OFFSET,
     LATENT_STRIDE,
+    LEVEL_MAX,
     NEIGHBOURS,
     NO_REFERENCE,
     PAD_MULTIPLE,
     PHASES,
-    PROBABILITY_BITS,
+    POSITION_SHIFT,
     QUALITIES,
     SCALE_FRACTION_BITS,
     SCALE_LEVELS,
+    SCORE_SIZES,
     SIDE_MAX,
-    STATE_LOW,
     SYMBOL_LIMIT,
 )
-from remac_runtime.network import Bank, Layer, Network, Tables
+from remac_runtime.network import Bank, Layer, Network
+from remac_runtime.reference_coder import SymbolDecoder, Table, encode_symbols, lanes_log2_for, tables_of
 from remac_runtime.reference_packets import (
     EARLIER_IMAGE,
     HEADER_SYNC,
@@ -172,7 +174,7 @@ def neighbour(plane: Ints, dy: int, dx: int) -> Ints:
 
 
 def band_latents(run: Run, reference: Reference | None, z: Ints, quality: int, symbols: Callable[[int, Ints, Ints], Ints]) -> Ints:
-    """5.5: y_hat [4h,4w,M] of a band. `symbols(phase, mu, index)` gives k: it quantises in the encoder, decodes in the decoder."""
+    """5.5: y_hat [4h,4w,M] of a band. `symbols(phase, mu, level)` gives k: it quantises in the encoder, decodes in the decoder."""
     network, features = run.network, match_features(run.network, reference, z)
     side = run("side_out", run("side_mid", run("side_in", z)).repeat(2, axis=0).repeat(2, axis=1))
     y_hat = np.zeros((4 * z.shape[0], 4 * z.shape[1], network.latents), np.int64)
@@ -181,129 +183,68 @@ def band_latents(run: Run, reference: Reference | None, z: Ints, quality: int, s
         near = [neighbour(planes[i][:, :, :network.context], dy, dx) for i, dy, dx in NEIGHBOURS[p]]
         hidden = run(f"hidden{p}", np.concatenate([side, features, *near], axis=2))
         mu, scale = run(f"mean{p}", hidden), run(f"scale{p}", hidden)
-        half = 1 << SCALE_FRACTION_BITS - 1
-        index = np.clip((scale + network.scale_offset[quality] + half) >> SCALE_FRACTION_BITS, 0, SCALE_LEVELS - 1)
-        latents = np.clip(mu + symbols(p, mu, index) * network.inverse_gain[quality], -2 ** 31, 2 ** 31 - 1)
+        level = np.clip(scale + network.scale_offset[quality] + 8, 0, LEVEL_MAX)
+        latents = np.clip(mu + symbols(p, mu, level) * network.inverse_gain[quality], -2 ** 31, 2 ** 31 - 1)
         y_hat[row::2, column::2] = latents
         planes.append(np.clip(rne(latents, network.context_shift.astype(np.int64)) + LATENT_OFFSET, 0, 255))
     return y_hat
 
 
-def quantise(network: Network, quality: int, y: Ints, mu: Ints, index: Ints) -> Ints:
+def quantise(network: Network, quality: int, y: Ints, mu: Ints, level: Ints) -> Ints:
     """5.5: the encoder's k."""
+    index = level >> SCALE_FRACTION_BITS
     v = (y - mu) * network.gain[quality]
     magnitude = (np.abs(v) + network.rounding.astype(np.int64)[index]) >> GAIN_BITS
     return np.where(index < network.coded_from, 0, np.sign(v) * np.minimum(magnitude, SYMBOL_LIMIT - 1))
 
 
-# ---- FORMAT 6: entropy coder --------------------------------------------------------------------------------------------------------------------
+# ---- FORMAT 6.1: order and tables of the symbols (6.2 and 6.3, the entropy coder, are reference_coder.py) ----------------------------------------
 
-class Table(NamedTuple):
-    """4.2: entry j has the cumulative frequencies cdf[j]..cdf[j+1] and is the symbol first + j; the last entry is the escape."""
-
-    first: int
-    cdf: list[int]
-
-    def escape(self) -> int:
-        return len(self.cdf) - 2
+def hyper_table(z: Ints, r: int, q: int, c: int) -> int:
+    """The number of the table of z[r, q, c], whose left and upper neighbours are known."""
+    before = z[r, q - 1, c] if q else z[r - 1, 0, c] if r else LATENT_OFFSET
+    return HYPER_CONTEXTS * c + min(max(int(before) - LATENT_OFFSET, -3), 3) + 3
 
 
-def tables_of(tables: Tables) -> list[Table]:
-    return [Table(int(tables.first[t]), tables.cdf[tables.start[t]:tables.start[t + 1]].tolist()) for t in range(len(tables))]
+@dataclass
+class Adaptation:
+    """6.1: what the symbols of a band have taught its channels; the tables of a phase follow from it."""
 
+    network: Network
+    channel: list[int]
 
-def lanes_log2_for(n: int) -> int:
-    """6.2: clamp(floor(log2(max(n, 1) / 32768)), 0, 6)."""
-    return min(max((n // ENCODER_SYMBOLS_PER_LANE).bit_length() - 1, 0), ENCODER_LANES_LOG2_MAX)
-
-
-def escape_bits(table: Table, k: int) -> str:
-    """6.3: sign, then Exp-Golomb order 0, as a string of 0 and 1."""
-    e = table.first - 1 - k if k < table.first else k - (table.first + table.escape())
-    return "01"[k < table.first] + "0" * ((e + 1).bit_length() - 1) + f"{e + 1:b}"
-
-
-def encode_symbols(symbols: Sequence[tuple[Table, int]], lanes_log2: int) -> bytes:
-    """6.2, 6.3: the coded band of (table, symbol) in the order of decoding."""
-    states, words, bits, entries = [STATE_LOW] * (1 << lanes_log2), [], "", []
-    for table, k in symbols:
-        j = k - table.first
-        if not 0 <= j < table.escape():
-            j, bits = table.escape(), bits + escape_bits(table, k)
-        entries.append((table.cdf[j + 1] - table.cdf[j], table.cdf[j]))
-    for n in range(len(entries) - 1, -1, -1):
-        (f, c), x = entries[n], states[n % len(states)]
-        if x >= f << 18:
-            words.append(x & 0xFFFF)
-            x >>= 16
-        states[n % len(states)] = ((x // f) << PROBABILITY_BITS) + x % f + c
-    bits += "0" * (-len(bits) % 8)
-    escapes = bytes(int(bits[i:i + 8], 2) for i in range(0, len(bits), 8))[::-1]
-    return struct.pack(f"<{len(states)}I{len(words)}H", *states, *words[::-1]) + escapes
-
-
-class SymbolDecoder:
-    """6.2, 6.3: `next` for every symbol, then `finish`. Raises CorruptStream."""
-
-    def __init__(self, payload: bytes, lanes_log2: int) -> None:
-        if len(payload) < 4 << lanes_log2:
-            raise CorruptStream(f"a band of {len(payload)} bytes is too short for {1 << lanes_log2} lanes")
-        self.payload, self.at, self.count, self.bits = payload, 4 << lanes_log2, 0, 0
-        self.states = list(struct.unpack_from(f"<{1 << lanes_log2}I", payload))
-        if min(self.states) < STATE_LOW:
-            raise CorruptStream("a state is below 2^16 at the start of the band")
-
-    def next(self, table: Table) -> int:
-        x = self.states[self.count % len(self.states)]
-        slot = x & (1 << PROBABILITY_BITS) - 1
-        j = bisect.bisect_right(table.cdf, slot) - 1
-        x = (table.cdf[j + 1] - table.cdf[j]) * (x >> PROBABILITY_BITS) + slot - table.cdf[j]
-        if x < STATE_LOW:
-            if self.at + 2 > len(self.payload):
-                raise CorruptStream("the words of the band run out")
-            x = x << 16 | self.payload[self.at] | self.payload[self.at + 1] << 8
-            self.at += 2
-        self.states[self.count % len(self.states)] = x
-        self.count += 1
-        return self._escaped(table) if j == table.escape() else table.first + j
-
-    def _bit(self) -> int:
-        if self.bits // 8 >= len(self.payload):
-            raise CorruptStream("the escape bits of the band run out")
-        self.bits += 1
-        return self.payload[len(self.payload) - 1 - (self.bits - 1) // 8] >> 7 - (self.bits - 1) % 8 & 1
-
-    def _escaped(self, table: Table) -> int:
-        below, m, value = self._bit(), 0, 1
-        while not self._bit():
-            m += 1
-            if m > 20:
-                raise CorruptStream("an escape has more than 20 leading zeros")
-        for _ in range(m):
-            value = value << 1 | self._bit()
-        k = table.first - value if below else table.first + table.escape() + value - 1
-        if abs(k) >= SYMBOL_LIMIT:
-            raise CorruptStream(f"an escaped symbol reaches {SYMBOL_LIMIT}")
+    def phase(self, level: Ints, coded: Callable[[int, tuple[int, int, int]], int]) -> Ints:
+        """k [h,w,M] of a phase. `coded(table, place)` gives a symbol with a table of y: it encodes in the encoder, decodes in the decoder."""
+        k, lowest = np.zeros_like(level), self.network.coded_from
+        for row, column in np.ndindex(level.shape[:2]):
+            position = 0
+            for c in range(level.shape[2]):
+                if level[row, column, c] >> SCALE_FRACTION_BITS >= lowest:
+                    moved = 64 * int(level[row, column, c]) + self.channel[c] + position >> ADAPTATION_BITS
+                    table = min(max(moved, lowest), SCALE_LEVELS - 1)
+                    symbol = k[row, column, c] = coded(table, (row, column, c))
+                    score = int(self.network.score[table, min(abs(symbol), SCORE_SIZES - 1)])
+                    self.channel[c] = min(max(self.channel[c] + (score + 2 >> CHANNEL_SHIFT), -ADAPTATION_LIMIT), ADAPTATION_LIMIT)
+                    position = position + score - (position + 64 >> POSITION_SHIFT)
         return k
 
-    def finish(self) -> None:
-        if self.at + -(-self.bits // 8) != len(self.payload):
-            raise CorruptStream("words and escapes do not fill the band")
-        if any(x != STATE_LOW for x in self.states):
-            raise CorruptStream("a state is not 2^16 at the end of the band")
 
-
-# ---- the codec, with the order of the symbols (6.1) -----------------------------------------------------------------------------------------------
+# ---- the codec ------------------------------------------------------------------------------------------------------------------------------------
 
 def code_band(run: Run, reference: Reference | None, y: Ints, z: Ints, quality: int) -> list[tuple[Table, int]]:
     """The symbols of a band with their tables, in the order of 6.1."""
     z_tables, y_tables = tables_of(run.network.z_tables), tables_of(run.network.y_tables)
-    coded = [(z_tables[i % len(z_tables)], int(k)) for i, k in enumerate(z.ravel())]
+    coded = [(z_tables[hyper_table(z, *place)], int(z[place])) for place in np.ndindex(z.shape)]
+    adaptation = Adaptation(run.network, [0] * run.network.latents)
 
-    def symbols(p: int, mu: Ints, index: Ints) -> Ints:
-        k = quantise(run.network, quality, y[PHASES[p][0]::2, PHASES[p][1]::2], mu, index)
-        coded.extend((y_tables[i], int(s)) for i, s in zip(index.ravel(), k.ravel(), strict=True) if i >= run.network.coded_from)
-        return k
+    def symbols(p: int, mu: Ints, level: Ints) -> Ints:
+        k = quantise(run.network, quality, y[PHASES[p][0]::2, PHASES[p][1]::2], mu, level)
+
+        def encoded(table: int, place: tuple[int, int, int]) -> int:
+            coded.append((y_tables[table], int(k[place])))
+            return int(k[place])
+
+        return adaptation.phase(level, encoded)
 
     band_latents(run, reference, z, quality, symbols)
     return coded
@@ -365,15 +306,17 @@ def decode_band(run: Run, reference: Reference | None, header: Header, payload: 
     """y_hat [4h,4w,M] of a joined band. Raises CorruptStream or UnsupportedStream."""
     if header.coder & REFERENCE_SECTION:
         raise UnsupportedStream(f"band {header.band}: block vectors need a newer remac")
-    z_tables, y_tables, coded_from = tables_of(run.network.z_tables), tables_of(run.network.y_tables), run.network.coded_from
+    z_tables, y_tables = tables_of(run.network.z_tables), tables_of(run.network.y_tables)
+    adaptation = Adaptation(run.network, [0] * run.network.latents)
     decoder, rows = SymbolDecoder(payload, header.coder & 15), header.rows(header.band, HYPER_STRIDE)
-    shape = (rows.stop - rows.start, header.padded()[1] // HYPER_STRIDE, len(z_tables))
-    z = np.array([decoder.next(z_tables[i % len(z_tables)]) for i in range(shape[0] * shape[1] * shape[2])], np.int64).reshape(shape)
-    if z.min() < 0 or z.max() > 255:
-        raise CorruptStream(f"band {header.band}: a hyper-latent is not in 0..255")
+    z = np.zeros((rows.stop - rows.start, header.padded()[1] // HYPER_STRIDE, run.network.hyper), np.int64)
+    for place in np.ndindex(z.shape):
+        z[place] = decoder.next(z_tables[hyper_table(z, *place)])
+        if not 0 <= z[place] <= 255:
+            raise CorruptStream(f"band {header.band}: a hyper-latent is not in 0..255")
 
-    def symbols(p: int, mu: Ints, index: Ints) -> Ints:
-        return np.array([decoder.next(y_tables[i]) if i >= coded_from else 0 for i in index.ravel()], np.int64).reshape(index.shape)
+    def symbols(p: int, mu: Ints, level: Ints) -> Ints:
+        return adaptation.phase(level, lambda table, place: decoder.next(y_tables[table]))
 
     y_hat = band_latents(run, reference, z, header.quality, symbols)
     decoder.finish()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from conformance.writer import Coded, Parts, Scene, join, parts_of, raw_packet
-from remac_runtime import reference
+from remac_runtime import reference_coder
 from remac_runtime.errors import CorruptStream, RemacError, UnsupportedStream, WrongModel
 from remac_runtime.format import LANES_LOG2_MAX, SIDE_MAX, SYMBOL_LIMIT
 from remac_runtime.reference_packets import HEADER_BYTES, PAYLOAD_MAX, REFERENCE_SECTION, crc32c, write_packet
@@ -293,7 +293,7 @@ def _band(change: Callable[[Coded], Coded], bits: str | None = None) -> Make:
         coded = change(scene.symbols[1])
         parts = parts_of(coded)
         if bits is not None:
-            parts = parts._replace(bits=parts.bits[:-len(reference.escape_bits(*coded[-1]))] + bits)
+            parts = parts._replace(bits=parts.bits[:-len(reference_coder.escape_bits(*coded[-1]))] + bits)
         return _with(scene, write_packet(scene.packets[2][0]._replace(coder=0), parts.payload()))
     return make
 
@@ -311,7 +311,7 @@ def _last(k: int) -> Callable[[Coded], Coded]:
 def _lanes(claimed: int, written: int, size: int | None = None) -> Make:
     """Band 1 with 2^written lanes where its packet claims 2^claimed, cut to `size` bytes."""
     def make(scene: Scene) -> bytes:
-        payload = reference.encode_symbols(scene.symbols[1], written)[:size]
+        payload = reference_coder.encode_symbols(scene.symbols[1], written)[:size]
         return _with(scene, write_packet(scene.packets[2][0]._replace(coder=claimed), payload))
     return make
 

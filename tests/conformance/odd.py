@@ -5,11 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from conformance.writer import Scene, join, parts_of
-from remac_runtime import reference
-from remac_runtime.format import NO_REFERENCE, SYMBOL_LIMIT
+from remac_runtime import reference, reference_coder
+from remac_runtime.format import HYPER_CONTEXTS, LATENT_OFFSET, NO_REFERENCE, SYMBOL_LIMIT
 from remac_runtime.reference_packets import FIELDS, HEADER_BYTES, HEADER_SYNC, PAYLOAD_MAX, Packet, write_packet
 
 
@@ -38,7 +37,7 @@ def _as_usual(scene: Scene) -> bytes:
 
 
 def _lanes(scene: Scene, lanes_log2: list[int]) -> bytes:
-    coded = [(scene.quality, n, reference.encode_symbols(symbols, n)) for n, symbols in zip(lanes_log2, scene.symbols, strict=True)]
+    coded = [(scene.quality, n, reference_coder.encode_symbols(symbols, n)) for n, symbols in zip(lanes_log2, scene.symbols, strict=True)]
     return join(scene.packets_of(coded))
 
 
@@ -47,7 +46,7 @@ def _lanes(scene: Scene, lanes_log2: list[int]) -> bytes:
 @odd("every band has its own quality", "2 quality", "1 QUALITIES", "5.5")
 def qualities(scene: Scene) -> bytes:
     values = [(21 * i + 63) % 64 for i in range(scene.common.bands())]
-    return join(scene.packets_of([(q, 0, reference.encode_symbols(scene.coded(band, q), 0)) for band, q in enumerate(values)]))
+    return join(scene.packets_of([(q, 0, reference_coder.encode_symbols(scene.coded(band, q), 0)) for band, q in enumerate(values)]))
 
 
 @odd("256 lanes for few symbols", "2 coder", "1 LANES_LOG2_MAX", "6.2 lanes", "6.2 layout", "6.2 decode")
@@ -64,35 +63,52 @@ def lanes_mixed(scene: Scene) -> bytes:
      "1 SYMBOL_LIMIT", "1 LATENT_OFFSET", "6.1 order", "6.3 escape", "6.3 escape bits", "6.3 fill", "6.2 decode", "5.5")
 def symbols(scene: Scene) -> bytes:
     rng = np.random.Generator(np.random.PCG64(7))
-    tables = reference.tables_of(scene.network.y_tables)
+    tables = reference_coder.tables_of(scene.network.y_tables)
     corners = (-SYMBOL_LIMIT + 1, SYMBOL_LIMIT - 1)
 
-    def choose(index: NDArray[np.int64]) -> NDArray[np.int64]:
-        first = np.array([table.first for table in tables])[index]
-        entries = np.array([table.escape() for table in tables])[index]
-        inside = first + rng.integers(0, 1 << 30, index.shape) % entries
-        beside = np.where(rng.integers(0, 2, index.shape), first - 1, first + entries) + rng.integers(-1, 2, index.shape)
-        kind = rng.integers(0, 1000, index.shape)
-        return np.where(kind < 960, inside, np.where(kind < 998, beside, rng.choice(corners, index.shape)))
+    def choose(number: int, place: tuple[int, int, int]) -> int:
+        kind, first, entries = int(rng.integers(0, 1000)), tables[number].first, tables[number].escape()
+        if kind < 960:
+            return first + int(rng.integers(0, 1 << 30)) % entries
+        if kind < 998:
+            return (first - 1, first + entries)[int(rng.integers(0, 2))] + int(rng.integers(-1, 2))
+        return corners[int(rng.integers(0, 2))]
 
     shape = (1, scene.z.shape[1], scene.network.hyper)
     hyper = [(rng.integers(0, 256, shape), 63), (np.zeros(shape, np.int64), 44), (np.full(shape, 255), 20)]
-    coded = [(q, 2, reference.encode_symbols(scene.freely_coded(z, q, choose), 2)) for z, q in hyper]
+    coded = [(q, 2, reference_coder.encode_symbols(scene.freely_coded(z, q, choose), 2)) for z, q in hyper]
     return join(scene.packets_of(coded))
 
 
-@odd("every entry of the tables of the hyper-latents, as far as the positions go, and escapes; all symbols 0",
-     "6.1 order", "6.3 escape", "5.4", "5.5")
+@odd("every context of the hyper-latents, entries of their tables as far as the positions go, and escapes; all symbols 0",
+     "1 LATENT_OFFSET", "1 HYPER_CONTEXTS", "6.1 order", "6.1 tables of z", "6.3 escape", "5.4", "5.5")
 def hyper_latents(scene: Scene) -> bytes:
     rows, columns, _ = scene.z.shape
-    position = np.arange(rows * columns).reshape(rows, columns)
-    channels = []
-    for number, table in enumerate(reference.tables_of(scene.network.z_tables)):
+    tables = reference_coder.tables_of(scene.network.z_tables)
+    z = np.zeros_like(scene.z)
+    for row, column, channel in np.ndindex(z.shape):                        # in the order of coding; a band is one row
+        number = channel + row * columns + column
+        if column % 2 == 0:                                                 # sets the context of the one to its right
+            z[row, column, channel] = LATENT_OFFSET + number % HYPER_CONTEXTS - HYPER_CONTEXTS // 2
+            continue
+        table = tables[reference.hyper_table(z[row:row + 1], 0, column, channel)]
         values = range(max(table.first - 1, 0), min(table.first + table.escape(), 255) + 1)        # one beside each end of the table
-        channels.append(np.array(values)[(position * max(len(values) // position.size, 1) + number) % len(values)])
-    z = np.stack(channels, 2)
-    coded = [scene.freely_coded(z[band:band + 1], scene.quality, np.zeros_like) for band in range(rows)]
-    return join(scene.packets_of([(scene.quality, 0, reference.encode_symbols(band, 0)) for band in coded]))
+        z[row, column, channel] = values[(number // 2 * max(2 * len(values) // (rows * columns), 1) + channel) % len(values)]
+    coded = [scene.freely_coded(z[band:band + 1], scene.quality, lambda table, place: 0) for band in range(rows)]
+    return join(scene.packets_of([(scene.quality, 0, reference_coder.encode_symbols(band, 0)) for band in coded]))
+
+
+@odd("latents whose sizes are not what their scales say, channel by channel: zeros, large ones, either in turn, so that tables adapt to both ends",
+     "6.1 tables of y", "6.1 states", "1 SCORE_SIZES", "1 ADAPTATION_BITS", "1 ADAPTATION_LIMIT", "1 CHANNEL_SHIFT", "1 POSITION_SHIFT",
+     "1 SCALE_LEVELS", "6.3 escape")
+def surprises(scene: Scene) -> bytes:
+    def choose(table: int, place: tuple[int, int, int]) -> int:
+        _, column, channel = place
+        large = (0, 0, 0, 1, 0, 0, column % 2, 0)[channel % 8]
+        return large * (12 + channel % 7) * (1 - 2 * (column // 2 % 2))
+
+    coded = scene.freely_coded(scene.z, scene.quality, choose)
+    return join(scene.packets_of([(scene.quality, 0, reference_coder.encode_symbols(coded, 0))]))
 
 
 @odd("the unused bits of the last escape byte are 1", "6.3 unused bits", "6.3 escape bits")

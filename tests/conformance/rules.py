@@ -44,6 +44,11 @@ SENTENCES = {
     "3 expansion": "Decoding gives I(n)",
     "3 padding": "The picture is padded to multiples of PAD_MULTIPLE",
     "6.1 order": "The symbols of a band, in the order of decoding",
+    "6.1 follows": "Which table a symbol has follows from the symbols",
+    "6.1 tables of z": "z of channel c has the table",
+    "6.1 tables of y": "The tables of y adapt",
+    "6.1 states": "is 0 at the start of a band and goes on through its phases",
+    "6.1 score": "The score says how far a symbol speaks",
     "6.2 lanes": "symbol number n of the band is coded by lane n mod L",
     "6.2 decode": "the entry with `c <= slot < c + f`",
     "6.2 encode": "(from the last symbol to the first)",
@@ -64,12 +69,14 @@ REASONS = {
     "1 ACCUMULATOR_LIMIT": "a bound on network files: tests/test_network_files.py",
     "1 HEAD_LIMIT": "a bound on network files: tests/test_network_files.py",
     "1 SHIFT_MAX": "a bound on network files: tests/test_network_files.py",
+    "1 SCORE_LIMIT": "a bound on network files: tests/test_network_files.py",
     "2.1 earlier_image": "reference kind 2 is reserved: version 1 only has to reject it (2.3 unsupported)",
     "2.3 limits": "a reader's own choice: no stream must be refused or accepted for it",
     "2.3 concealment": "not normative: of lost rows nothing is compared",
     "3 expansion": "of decoded pixels; the suite ends at the latents, since the ground decoder is not normative: tests/test_images.py",
     "4.1": "files, not streams: tests/test_network_files.py",
     "4.2": "files, not streams: tests/test_network_files.py; the values of the network decide every vector",
+    "6.1 score": "what the numbers of a network mean, no rule: tests/test_adaptation.py",
 }
 
 

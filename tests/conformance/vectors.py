@@ -28,8 +28,10 @@ class Vector:
     trace: bool = False
 
 
-CODEC = ("5.1", "5.2", "5.3", "5.5", "6.1 order", "6.2 encode", "6.2 decode", "6.2 layout", "6.3 fill", "1 GAIN_BITS", "1 SCALE_FRACTION_BITS",
-         "1 SCALE_LEVELS", "1 PROBABILITY_BITS", "1 LATENT_OFFSET")
+TABLES = ("6.1 order", "6.1 follows", "6.1 tables of z", "6.1 tables of y", "6.1 states", "1 LATENT_OFFSET", "1 HYPER_CONTEXTS", "1 SCORE_SIZES",
+          "1 ADAPTATION_BITS", "1 CHANNEL_SHIFT", "1 POSITION_SHIFT")
+CODEC = ("5.1", "5.2", "5.3", "5.5", *TABLES, "6.2 encode", "6.2 decode", "6.2 layout", "6.3 fill", "1 GAIN_BITS", "1 SCALE_FRACTION_BITS",
+         "1 SCALE_LEVELS", "1 LEVEL_MAX", "1 PROBABILITY_BITS")
 SIDES = ("2 width", "2 height", "3 pixels", "3 padding", "1 PAD_MULTIPLE", "1 LATENT_STRIDE", "1 HYPER_STRIDE")
 PACKETS = ("2 stream", "2 sequence", "2 crc", "2 crc-32c", "2 codec_tag", "2 bank_tag", "2.1 major", "2.1 minor", "2.1 packets", "2.1 profile",
            "2.1 codec_hash", "2.1 bank_hash", "2.2 coded band", "2.2 image id")
@@ -37,7 +39,7 @@ REFERENCES = ("4.3", "5.4", "2 reference_kind", "2 semantic", "2 texture")
 SCENE = Recipe("terrain", 192, 64, seed=41)          # three bands of 64 rows, for odd and bad streams
 SCENE_QUALITY = 13
 CROP = Recipe("spirit_husband_hill_terrain", 60, 120, top=40, left=200)
-NOISE = Recipe("noise", 256, 208, seed=30, grey=True)
+NOISE = Recipe("noise", 256, 320, seed=30, grey=True)
 
 
 def _edges() -> Iterator[Vector]:
@@ -90,7 +92,7 @@ _ODD_RECIPES = {
     "qualities": (Recipe("terrain", 192, 64, seed=31), 32), "lanes": (Recipe("terrain", 64, 128, seed=32), 40),
     "texture_only": (Recipe("terrain", 64, 64, seed=35), 32), "semantic_only": (Recipe("terrain", 64, 64, seed=36), 32),
     "other_references": (Recipe("terrain", 64, 64, seed=38), 32), "fragments": (NOISE, 63), "symbols": (SCENE, 32),
-    "hyper_latents": (Recipe("flat", 256, 256, seed=128, grey=True), 0),
+    "hyper_latents": (Recipe("flat", 256, 256, seed=128, grey=True), 0), "surprises": (Recipe("terrain", 64, 512, seed=42), 50),
 }
 
 

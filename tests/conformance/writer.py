@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from remac_runtime import reference
+from remac_runtime import reference, reference_coder
 from remac_runtime.format import BAND_UNIT, HYPER_STRIDE, LATENT_STRIDE, NO_REFERENCE
 from remac_runtime.network import Bank, Network
 from remac_runtime.reference_packets import FIELDS, Header, Packet, crc32c, read_packets, write_packet, write_stream
 
-Coded = list[tuple[reference.Table, int]]
-Choose = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+Coded = list[tuple[reference_coder.Table, int]]
+Choose = Callable[[int, tuple[int, int, int]], int]
 
 
 class Parts(NamedTuple):
@@ -36,8 +36,8 @@ class Parts(NamedTuple):
 
 def parts_of(coded: Coded, lanes_log2: int = 0) -> Parts:
     """The reference's band, taken apart."""
-    payload = reference.encode_symbols(coded, lanes_log2)
-    bits = "".join(reference.escape_bits(table, k) for table, k in coded if not 0 <= k - table.first < table.escape())
+    payload = reference_coder.encode_symbols(coded, lanes_log2)
+    bits = "".join(reference_coder.escape_bits(table, k) for table, k in coded if not 0 <= k - table.first < table.escape())
     states, end = 4 << lanes_log2, len(payload) - -(-len(bits) // 8)
     parts = Parts(payload[:states], payload[states:end], bits)
     assert parts.payload() == payload
@@ -75,16 +75,17 @@ class Scene:
         return reference.code_band(self.run, self.entry, y, z, self.quality if quality is None else quality)
 
     def freely_coded(self, z: NDArray[np.int64], quality: int, choose: Choose) -> Coded:
-        """The symbols of a band with hyper-latents z [h,w,Z] of any values; `choose` gives k [h,w,M] for scale indices of that shape."""
-        z_tables, y_tables = reference.tables_of(self.network.z_tables), reference.tables_of(self.network.y_tables)
-        coded = [(z_tables[i % len(z_tables)], int(k)) for i, k in enumerate(z.ravel())]
+        """The symbols of a band with hyper-latents z [h,w,Z] of any values; `choose(table, place)` gives the symbol at a place [h,w,M] of a phase."""
+        z_tables, y_tables = reference_coder.tables_of(self.network.z_tables), reference_coder.tables_of(self.network.y_tables)
+        coded = [(z_tables[reference.hyper_table(z, *place)], int(z[place])) for place in np.ndindex(z.shape)]
+        adaptation = reference.Adaptation(self.network, [0] * self.network.latents)
 
-        def symbols(phase: int, mu: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
-            k = np.where(index < self.network.coded_from, 0, choose(index))
-            coded.extend((y_tables[i], int(s)) for i, s in zip(index.ravel(), k.ravel(), strict=True) if i >= self.network.coded_from)
+        def chosen(table: int, place: tuple[int, int, int]) -> int:
+            k = choose(table, place)
+            coded.append((y_tables[table], k))
             return k
 
-        reference.band_latents(self.run, self.entry, z, quality, symbols)
+        reference.band_latents(self.run, self.entry, z, quality, lambda phase, mu, level: adaptation.phase(level, chosen))
         return coded
 
     def packets_of(self, payloads: Sequence[tuple[int, int, bytes]]) -> list[Packet]:
@@ -99,5 +100,5 @@ class Scene:
     @cached_property
     def packets(self) -> list[Packet]:
         """What our encoder sends: the header packet, then the bands; one packet a band in all scenes that count on it."""
-        lanes = [reference.lanes_log2_for(len(coded)) for coded in self.symbols]
-        return self.packets_of([(self.quality, n, reference.encode_symbols(coded, n)) for n, coded in zip(lanes, self.symbols, strict=True)])
+        lanes = [reference_coder.lanes_log2_for(len(coded)) for coded in self.symbols]
+        return self.packets_of([(self.quality, n, reference_coder.encode_symbols(coded, n)) for n, coded in zip(lanes, self.symbols, strict=True)])

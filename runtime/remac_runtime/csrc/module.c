@@ -5,7 +5,7 @@
 #include "binding.h"
 #include "remac.h"
 
-#define INTERFACE 2 /* raised with every change of a signature below, so that native.py refuses a stale build */
+#define INTERFACE 3 /* raised with every change of a signature below, so that native.py refuses a stale build */
 
 static int whole_rows(arguments *held, int array, int row)
 {
@@ -40,26 +40,26 @@ static PyObject *py_requantise(PyObject *self, PyObject *args)
     return release(&a, Py_NewRef(Py_None));
 }
 
-/* scale_index(scale i32, scale_offset i32[channels], index u8) */
-static PyObject *py_scale_index(PyObject *self, PyObject *args)
+/* scale_level(scale i32, scale_offset i32[channels], level u16) */
+static PyObject *py_scale_level(PyObject *self, PyObject *args)
 {
-    static const spec wanted[] = {{4, ANY, 0}, {4, ANY, 0}, {1, 0, 1}};
+    static const spec wanted[] = {{4, ANY, 0}, {4, ANY, 0}, {2, 0, 1}};
     arguments a;
     (void)self;
     if (!take(&a, args, wanted, 3, 0) || !whole_rows(&a, 0, 1))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    remac_scale_index(a.length[0] / a.length[1], a.length[1], a.view[0].buf, a.view[1].buf, a.view[2].buf);
+    remac_scale_level(a.length[0] / a.length[1], a.length[1], a.view[0].buf, a.view[1].buf, a.view[2].buf);
     Py_END_ALLOW_THREADS
     return release(&a, Py_NewRef(Py_None));
 }
 
-/* quantise(gain, inverse_gain, scale_offset, context_shift i32[channels], rounding i32[64], y i32, mu i32, scale i32, symbols i32, index u8, plane u8,
+/* quantise(gain, inverse_gain, scale_offset, context_shift i32[channels], rounding i32[64], y i32, mu i32, scale i32, symbols i32, level u16, plane u8,
  * y_hat i32, coded_from) */
 static PyObject *py_quantise(PyObject *self, PyObject *args)
 {
     static const spec wanted[] = {{4, ANY, 0}, {4, 0, 0}, {4, 0, 0}, {4, 0, 0}, {4, ANY, 0}, {4, ANY, 0}, {4, 5, 0}, {4, 5, 0}, {4, 5, 1},
-                                  {1, 5, 1}, {1, 5, 1}, {4, 5, 1}};
+                                  {2, 5, 1}, {1, 5, 1}, {4, 5, 1}};
     arguments a;
     (void)self;
     if (!take(&a, args, wanted, 12, 1) || !whole_rows(&a, 5, 0)
@@ -88,47 +88,26 @@ static PyObject *py_dequantise(PyObject *self, PyObject *args)
     return release(&a, Py_NewRef(Py_None));
 }
 
-/* collect(symbols i32, index u8, out_symbols i32, out_tables u16, coded_from, offset) -> count */
+/* 1 if the score is whole, positions have whole channels, and coded_from and the number of the first table of y are in range. */
+static int adaptation_fits(arguments *held, int score, int channel, int level)
+{
+    return require(held, held->length[score] == REMAC_SCALE_LEVELS * REMAC_SCORE_SIZES, "the score has the wrong size")
+           && whole_rows(held, level, channel)
+           && require(held, held->integer[0] < REMAC_SCALE_LEVELS && held->integer[1] <= UINT16_MAX - REMAC_SCALE_LEVELS, "offset is too large");
+}
+
+/* collect(score i16[64, 16], channel i32[channels], symbols i32, level u16, out_symbols i32, out_tables u16, coded_from, offset) -> count */
 static PyObject *py_collect(PyObject *self, PyObject *args)
 {
-    static const spec wanted[] = {{4, ANY, 0}, {1, 0, 0}, {4, 0, 1}, {2, 0, 1}};
+    static const spec wanted[] = {{2, ANY, 0}, {4, ANY, 1}, {4, ANY, 0}, {2, 2, 0}, {4, 2, 1}, {2, 2, 1}};
     arguments a;
     size_t count;
     (void)self;
-    if (!take(&a, args, wanted, 4, 2) || !require(&a, a.integer[0] <= UINT8_MAX && a.integer[1] <= UINT16_MAX - UINT8_MAX, "offset is too large"))
+    if (!take(&a, args, wanted, 6, 2) || !adaptation_fits(&a, 0, 1, 3))
         return NULL;
+    const remac_adaptation adaptation = {a.view[0].buf, a.view[1].buf, a.length[1], (int32_t)a.integer[0], (uint16_t)a.integer[1]};
     Py_BEGIN_ALLOW_THREADS
-    count = remac_collect(a.length[0], a.view[0].buf, a.view[1].buf, (int32_t)a.integer[0], (uint16_t)a.integer[1], a.view[2].buf, a.view[3].buf);
-    Py_END_ALLOW_THREADS
-    return release(&a, PyLong_FromSize_t(count));
-}
-
-/* coded_tables(index u8, out_tables u16, coded_from, offset) -> count */
-static PyObject *py_coded_tables(PyObject *self, PyObject *args)
-{
-    static const spec wanted[] = {{1, ANY, 0}, {2, 0, 1}};
-    arguments a;
-    size_t count;
-    (void)self;
-    if (!take(&a, args, wanted, 2, 2) || !require(&a, a.integer[0] <= UINT8_MAX && a.integer[1] <= UINT16_MAX - UINT8_MAX, "offset is too large"))
-        return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    count = remac_collect(a.length[0], NULL, a.view[0].buf, (int32_t)a.integer[0], (uint16_t)a.integer[1], NULL, a.view[1].buf);
-    Py_END_ALLOW_THREADS
-    return release(&a, PyLong_FromSize_t(count));
-}
-
-/* scatter(symbols i32[n], index u8, out i32, coded_from) -> number of places */
-static PyObject *py_scatter(PyObject *self, PyObject *args)
-{
-    static const spec wanted[] = {{4, ANY, 0}, {1, ANY, 0}, {4, 1, 1}};
-    arguments a;
-    size_t count;
-    (void)self;
-    if (!take(&a, args, wanted, 3, 1) || !require(&a, a.integer[0] <= UINT8_MAX, "coded_from is too large"))
-        return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    count = remac_scatter(a.length[1], a.length[0], a.view[0].buf, a.view[1].buf, (int32_t)a.integer[0], a.view[2].buf);
+    count = remac_collect(&adaptation, a.length[3] / a.length[1], a.view[2].buf, a.view[3].buf, a.view[4].buf, a.view[5].buf);
     Py_END_ALLOW_THREADS
     return release(&a, PyLong_FromSize_t(count));
 }
@@ -178,6 +157,28 @@ static PyObject *py_decode(PyObject *self, PyObject *args)
     return release(&a, PyLong_FromLong(status));
 }
 
+/* decode_latents(decoder u32[DECODER_WORDS], band u8, score i16[64, 16], channel i32[channels], level u16, symbols i32, first, start, cdf,
+ * lookup u16[T, LOOKUP_SIZE], coded_from, offset) -> status */
+static PyObject *py_decode_latents(PyObject *self, PyObject *args)
+{
+    static const spec wanted[] = {{4, ANY, 1}, {1, ANY, 0}, {2, ANY, 0}, {4, ANY, 1}, {2, ANY, 1}, {4, 4, 1}, {4, ANY, 0}, {4, ANY, 0}, {2, ANY, 0},
+                                  {2, ANY, 0}};
+    arguments a;
+    remac_status status;
+    (void)self;
+    if (!take(&a, args, wanted, 10, 2) || !require(&a, a.length[0] * 4 == sizeof(remac_decoder), "the decoder's state has the wrong size")
+        || !require(&a, a.length[7] == a.length[6] + 1 && a.length[9] == a.length[6] * REMAC_LOOKUP_SIZE, "start or lookup does not fit first")
+        || !adaptation_fits(&a, 2, 3, 4))
+        return NULL;
+    const remac_tables model = {a.view[6].buf, a.view[7].buf, a.view[8].buf, NULL, a.view[9].buf, (uint32_t)a.length[6]};
+    const remac_adaptation adaptation = {a.view[2].buf, a.view[3].buf, a.length[3], (int32_t)a.integer[0], (uint16_t)a.integer[1]};
+    Py_BEGIN_ALLOW_THREADS
+    status = remac_decode_latents(a.view[0].buf, &model, a.view[1].buf, a.length[1], &adaptation, a.length[4] / a.length[3], a.view[4].buf,
+                                  a.view[5].buf);
+    Py_END_ALLOW_THREADS
+    return release(&a, PyLong_FromLong(status));
+}
+
 /* decoder_finish(decoder u32[DECODER_WORDS], band u8) -> status */
 static PyObject *py_decoder_finish(PyObject *self, PyObject *args)
 {
@@ -192,16 +193,16 @@ static PyObject *py_decoder_finish(PyObject *self, PyObject *args)
 static PyMethodDef methods[] = {
     {"crc32c", py_crc32c, METH_VARARGS, "(data, value) -> CRC"},
     {"requantise", py_requantise, METH_VARARGS, "(acc, shift, out)"},
-    {"scale_index", py_scale_index, METH_VARARGS, "(scale, scale_offset, index)"},
-    {"quantise", py_quantise, METH_VARARGS, "(gain, inverse_gain, scale_offset, context_shift, rounding, y, mu, scale, symbols, index, plane, y_hat, "
+    {"scale_level", py_scale_level, METH_VARARGS, "(scale, scale_offset, level)"},
+    {"quantise", py_quantise, METH_VARARGS, "(gain, inverse_gain, scale_offset, context_shift, rounding, y, mu, scale, symbols, level, plane, y_hat, "
                                             "coded_from)"},
     {"dequantise", py_dequantise, METH_VARARGS, "(inverse_gain, context_shift, mu, symbols, y_hat, plane)"},
-    {"collect", py_collect, METH_VARARGS, "(symbols, index, out_symbols, out_tables, coded_from, offset) -> count"},
-    {"coded_tables", py_coded_tables, METH_VARARGS, "(index, out_tables, coded_from, offset) -> count"},
-    {"scatter", py_scatter, METH_VARARGS, "(symbols, index, out, coded_from) -> places"},
+    {"collect", py_collect, METH_VARARGS, "(score, channel, symbols, level, out_symbols, out_tables, coded_from, offset) -> count"},
     {"encode", py_encode, METH_VARARGS, "(symbols, tables, first, start, cdf, reciprocal, out, lanes_log2) -> (status, offset)"},
     {"decoder_start", py_decoder_start, METH_VARARGS, "(decoder, band, lanes_log2) -> status"},
     {"decode", py_decode, METH_VARARGS, "(decoder, band, tables, symbols, first, start, cdf, lookup) -> status"},
+    {"decode_latents", py_decode_latents, METH_VARARGS, "(decoder, band, score, channel, level, symbols, first, start, cdf, lookup, coded_from, "
+                                                        "offset) -> status"},
     {"decoder_finish", py_decoder_finish, METH_VARARGS, "(decoder, band) -> status"},
     {"layer", py_layer, METH_VARARGS, "(weight, bias, shift, numbers, scratch, out, source, ...)"},
     {"analyse", py_analyse, METH_VARARGS, "(memory, pixels, y, z, texture, semantic, weight, bias, shift, ..., height, width, path)"},

@@ -48,20 +48,20 @@ void remac_requantise(size_t rows, size_t channels, const int64_t *restrict acc,
 }
 #endif
 
-/* index = clamp((scale + scale_offset + 8) >> 4, 0, 63) */
-REMAC_INLINE void index_row(size_t n, const int32_t *restrict scale, const int32_t *restrict offset, uint8_t *restrict index)
+/* level = clamp(scale + scale_offset + 8, 0, 1023) */
+REMAC_INLINE void level_row(size_t n, const int32_t *restrict scale, const int32_t *restrict offset, uint16_t *restrict level)
 {
     const int32_t half = 1 << (REMAC_SCALE_FRACTION_BITS - 1);
     for (size_t c = 0; c < n; c++) {
-        /* scale is cut to +-2^30, which gives index 0 or 63 as before, so that the sum stays within int32 (|offset| <= 2^20) */
+        /* scale is cut to +-2^30, which gives level 0 or 1023 as before, so that the sum stays within int32 (|offset| <= 2^20) */
         const int32_t sum = clamp(scale[c], -(INT32_C(1) << 30), INT32_C(1) << 30) + offset[c] + half;
-        index[c] = (uint8_t)clamp(sum >> REMAC_SCALE_FRACTION_BITS, 0, REMAC_SCALE_LEVELS - 1);
+        level[c] = (uint16_t)clamp(sum, 0, REMAC_LEVEL_MAX);
     }
 }
 
-/* k = sign(v) * ((|v| + rounding[index]) >> 30) within +-(2^20 - 1), 0 where index < coded_from; `rounding` is looked up already */
-REMAC_INLINE void symbols_row(size_t n, int32_t coded_from, const int32_t *restrict y, const int32_t *restrict mu, const int32_t *restrict gain,
-                               const int32_t *restrict rounding, const uint8_t *restrict index, int32_t *restrict symbols)
+/* k = sign(v) * ((|v| + rounding[level >> 4]) >> 30) within +-(2^20 - 1), 0 where level < lowest; `rounding` is looked up already */
+REMAC_INLINE void symbols_row(size_t n, int32_t lowest, const int32_t *restrict y, const int32_t *restrict mu, const int32_t *restrict gain,
+                               const int32_t *restrict rounding, const uint16_t *restrict level, int32_t *restrict symbols)
 {
     for (size_t c = 0; c < n; c++) {
         const uint32_t negative = y[c] < mu[c] ? UINT32_MAX : 0;
@@ -69,7 +69,7 @@ REMAC_INLINE void symbols_row(size_t n, int32_t coded_from, const int32_t *restr
         const uint64_t v = (uint64_t)distance * (uint32_t)gain[c] + (uint32_t)rounding[c];       /* < 2^32 * 2^24 + 2^30 */
         const int32_t free = (int32_t)(v >> REMAC_GAIN_BITS);                                     /* <= 2^26 */
         const int32_t limited = free < REMAC_SYMBOL_LIMIT ? free : REMAC_SYMBOL_LIMIT - 1;
-        const int32_t k = index[c] >= coded_from ? limited : 0;
+        const int32_t k = level[c] >= lowest ? limited : 0;
         symbols[c] = negative ? -k : k;
     }
 }
@@ -101,24 +101,24 @@ REMAC_INLINE void plane_row(size_t n, const int32_t *restrict y_hat, const int32
 
 #ifndef REMAC_ENCODER_ONLY
 REMAC_CLONES
-void remac_scale_index(size_t positions, size_t channels, const int32_t *scale, const int32_t *scale_offset, uint8_t *index)
+void remac_scale_level(size_t positions, size_t channels, const int32_t *scale, const int32_t *scale_offset, uint16_t *level)
 {
     for (size_t p = 0; p < positions; p++)
-        index_row(channels, scale + p * channels, scale_offset, index + p * channels);
+        level_row(channels, scale + p * channels, scale_offset, level + p * channels);
 }
 #endif
 
 /* remac_quantise of the channels from `from` on at one position. */
 REMAC_INLINE void quantise_from(size_t from, const remac_quality *q, const int32_t *y, const int32_t *mu, const int32_t *scale, int32_t *symbols,
-                                uint8_t *index, uint8_t *plane, int32_t *y_hat)
+                                uint16_t *level, uint8_t *plane, int32_t *y_hat)
 {
     int32_t rounding[CHUNK];
     for (size_t c = from; c < q->channels; c += CHUNK) {
         const size_t n = q->channels - c < CHUNK ? q->channels - c : CHUNK;
-        index_row(n, scale + c, q->scale_offset + c, index + c);
+        level_row(n, scale + c, q->scale_offset + c, level + c);
         for (size_t i = 0; i < n; i++)
-            rounding[i] = q->rounding[index[c + i]];
-        symbols_row(n, q->coded_from, y + c, mu + c, q->gain + c, rounding, index + c, symbols + c);
+            rounding[i] = q->rounding[level[c + i] >> REMAC_SCALE_FRACTION_BITS];
+        symbols_row(n, q->coded_from << REMAC_SCALE_FRACTION_BITS, y + c, mu + c, q->gain + c, rounding, level + c, symbols + c);
         y_hat_row(n, mu + c, symbols + c, q->inverse_gain + c, (uint32_t *)y_hat + c);
         plane_row(n, y_hat + c, q->context_shift + c, plane + c);
     }
@@ -126,7 +126,7 @@ REMAC_INLINE void quantise_from(size_t from, const remac_quality *q, const int32
 
 REMAC_CLONES
 void remac_quantise(size_t positions, const remac_quality *q, const int32_t *y, const int32_t *mu, const int32_t *scale,
-                    int32_t *symbols, uint8_t *index, uint8_t *plane, int32_t *y_hat)
+                    int32_t *symbols, uint16_t *level, uint8_t *plane, int32_t *y_hat)
 {
 #ifdef REMAC_X86
     const int wide = has_avx512();
@@ -135,9 +135,9 @@ void remac_quantise(size_t positions, const remac_quality *q, const int32_t *y, 
         size_t from = 0;
 #ifdef REMAC_X86
         if (wide)
-            from = quantise_avx512(q, y + at, mu + at, scale + at, symbols + at, index + at, plane + at, y_hat + at);
+            from = quantise_avx512(q, y + at, mu + at, scale + at, symbols + at, level + at, plane + at, y_hat + at);
 #endif
-        quantise_from(from, q, y + at, mu + at, scale + at, symbols + at, index + at, plane + at, y_hat + at);
+        quantise_from(from, q, y + at, mu + at, scale + at, symbols + at, level + at, plane + at, y_hat + at);
     }
 }
 
@@ -153,40 +153,43 @@ void remac_dequantise(size_t positions, size_t channels, const int32_t *inverse_
 }
 #endif
 
-/* ---- order of the coded symbols (FORMAT 6.1) ---- */
+/* ---- order and tables of the latents (FORMAT 6.1) ---- */
 
-size_t remac_collect(size_t n, const int32_t *symbols, const uint8_t *index, int32_t coded_from, uint16_t offset,
-                     int32_t *out_symbols, uint16_t *out_tables)
+/* The table of y for a level. |channel| <= 2^14, and |position| < 2^20, as it loses a 128th of itself with each score of at most 2^12. */
+REMAC_INLINE int32_t adapted(const remac_adaptation *a, int32_t level, int32_t channel, int32_t position)
 {
-    size_t count = 0, i = 0; /* count <= i, so that writing before knowing whether the symbol is coded stays within the outputs */
-#ifdef REMAC_X86
-    if (has_avx512())
-        i = collect_avx512(n, symbols, index, coded_from, offset, out_symbols, out_tables, &count);
-#endif
-    for (; i < n; i++) {
-        if (symbols != NULL)
-            out_symbols[count] = symbols[i];
-        out_tables[count] = (uint16_t)(index[i] + offset);
-        count += index[i] >= coded_from;
+    const int32_t unit = 1 << (REMAC_ADAPTATION_BITS - REMAC_SCALE_FRACTION_BITS);
+    return clamp((level * unit + channel + position) >> REMAC_ADAPTATION_BITS, a->coded_from, REMAC_SCALE_LEVELS - 1);
+}
+
+/* What a symbol that was coded with `table` teaches its channel; returns the new state of its position, whose loss does not wait for the score. */
+REMAC_INLINE int32_t learn(const remac_adaptation *a, int32_t table, int32_t symbol, int32_t *channel, int32_t position)
+{
+    const int32_t last = REMAC_SCORE_SIZES - 1, size = clamp(symbol, -last, last);
+    const int32_t score = a->score[table * REMAC_SCORE_SIZES + (size < 0 ? -size : size)];
+    const int32_t step = (score + (1 << (REMAC_CHANNEL_SHIFT - 1))) >> REMAC_CHANNEL_SHIFT;
+    *channel = clamp(*channel + step, -REMAC_ADAPTATION_LIMIT, REMAC_ADAPTATION_LIMIT);
+    return position - ((position + (1 << (REMAC_POSITION_SHIFT - 1))) >> REMAC_POSITION_SHIFT) + score;
+}
+
+size_t remac_collect(const remac_adaptation *a, size_t positions, const int32_t *symbols, const uint16_t *level, int32_t *out_symbols,
+                     uint16_t *out_tables)
+{
+    const int32_t lowest = a->coded_from << REMAC_SCALE_FRACTION_BITS;
+    size_t count = 0;
+    for (size_t p = 0; p < positions; p++, symbols += a->channels, level += a->channels) {
+        int32_t position = 0;
+        for (size_t c = 0; c < a->channels; c++) {
+            if (level[c] < lowest)
+                continue;
+            const int32_t table = adapted(a, level[c], a->channel[c], position);
+            position = learn(a, table, symbols[c], &a->channel[c], position);
+            out_symbols[count] = symbols[c];
+            out_tables[count++] = (uint16_t)(table + a->offset);
+        }
     }
     return count;
 }
-
-#ifndef REMAC_ENCODER_ONLY
-size_t remac_scatter(size_t n, size_t count, const int32_t *symbols, const uint8_t *index, int32_t coded_from, int32_t *out)
-{
-    const int32_t none = 0;
-    size_t used = 0;
-    if (count == 0)
-        symbols = &none;
-    for (size_t i = 0; i < n; i++) { /* without branches: which latents are coded is hardly predictable */
-        const uint32_t coded = index[i] >= coded_from;
-        out[i] = (int32_t)coded * symbols[used < count ? used : 0];
-        used += coded;
-    }
-    return used;
-}
-#endif
 
 /* ---- rANS encoder (FORMAT 6.2, 6.3) ---- */
 
@@ -343,35 +346,64 @@ static remac_status read_escape(remac_decoder *d, const uint8_t *band, uint32_t 
     return REMAC_OK;
 }
 
+/* One symbol with table t. `end` is that of the words; size < 2^28. */
+REMAC_INLINE remac_status decode_symbol(remac_decoder *d, const remac_tables *model, const uint8_t *band, uint32_t size, uint32_t *end, uint32_t t,
+                                        int32_t *symbol)
+{
+    if (t >= model->count)
+        return REMAC_BAD_TABLE;
+    const uint32_t x = d->state[d->lane], slot = x & ((1u << REMAC_PROBABILITY_BITS) - 1), start = (uint32_t)model->start[t];
+    uint32_t g = start + model->lookup[t * REMAC_LOOKUP_SIZE + (slot >> (REMAC_PROBABILITY_BITS - REMAC_LOOKUP_BITS))];
+    while (model->cdf[g + 1] <= slot) /* ends within the table, whose last value is 2^14 > slot */
+        g++;
+    const uint32_t low = model->cdf[g], f = model->cdf[g + 1] - low;
+    uint32_t next = f * (x >> REMAC_PROBABILITY_BITS) + slot - low; /* <= x */
+    if (next < REMAC_STATE_LOW) {
+        if (*end - d->next < 2)
+            return REMAC_CORRUPT_END;
+        next = next << 16 | (uint32_t)band[d->next] | (uint32_t)band[d->next + 1] << 8;
+        d->next += 2;
+    }
+    d->state[d->lane] = next;
+    d->lane = (d->lane + 1) & d->lanes_mask;
+    const int32_t last = model->start[t + 1] - (int32_t)start - 2, j = (int32_t)(g - start);
+    *symbol = model->first[t] + j;
+    if (j != last)
+        return REMAC_OK;
+    const remac_status status = read_escape(d, band, size, model->first[t], last, symbol);
+    *end = size - escape_bytes(d); /* >= d->next: read_escape stays above it */
+    return status;
+}
+
 remac_status remac_decode(remac_decoder *d, const remac_tables *model, const uint8_t *band, size_t size, size_t n, const uint16_t *tables,
                           int32_t *symbols)
 {
-    uint32_t end = (uint32_t)size - escape_bytes(d); /* of the words; size < 2^28 */
+    uint32_t end = (uint32_t)size - escape_bytes(d);
     for (size_t i = 0; i < n; i++) {
-        const uint32_t t = tables[i];
-        if (t >= model->count)
-            return REMAC_BAD_TABLE;
-        const uint32_t x = d->state[d->lane], slot = x & ((1u << REMAC_PROBABILITY_BITS) - 1), start = (uint32_t)model->start[t];
-        uint32_t g = start + model->lookup[t * REMAC_LOOKUP_SIZE + (slot >> (REMAC_PROBABILITY_BITS - REMAC_LOOKUP_BITS))];
-        while (model->cdf[g + 1] <= slot) /* ends within the table, whose last value is 2^14 > slot */
-            g++;
-        const uint32_t low = model->cdf[g], f = model->cdf[g + 1] - low;
-        uint32_t next = f * (x >> REMAC_PROBABILITY_BITS) + slot - low; /* <= x */
-        if (next < REMAC_STATE_LOW) {
-            if (end - d->next < 2)
-                return REMAC_CORRUPT_END;
-            next = next << 16 | (uint32_t)band[d->next] | (uint32_t)band[d->next + 1] << 8;
-            d->next += 2;
-        }
-        d->state[d->lane] = next;
-        d->lane = (d->lane + 1) & d->lanes_mask;
-        const int32_t last = model->start[t + 1] - (int32_t)start - 2, j = (int32_t)(g - start);
-        symbols[i] = model->first[t] + j;
-        if (j == last) {
-            const remac_status status = read_escape(d, band, (uint32_t)size, model->first[t], last, symbols + i);
+        const remac_status status = decode_symbol(d, model, band, (uint32_t)size, &end, tables[i], symbols + i);
+        if (status != REMAC_OK)
+            return status;
+    }
+    return REMAC_OK;
+}
+
+remac_status remac_decode_latents(remac_decoder *d, const remac_tables *model, const uint8_t *band, size_t size, const remac_adaptation *a,
+                                  size_t positions, uint16_t *level, int32_t *symbols)
+{
+    const int32_t lowest = a->coded_from << REMAC_SCALE_FRACTION_BITS;
+    uint32_t end = (uint32_t)size - escape_bytes(d);
+    for (size_t p = 0; p < positions; p++, symbols += a->channels, level += a->channels) {
+        int32_t position = 0;
+        for (size_t c = 0; c < a->channels; c++) {
+            const int32_t coded = level[c] >= lowest, table = coded ? adapted(a, level[c], a->channel[c], position) : 0;
+            symbols[c] = 0;
+            level[c] = (uint16_t)table;
+            if (!coded)
+                continue;
+            const remac_status status = decode_symbol(d, model, band, (uint32_t)size, &end, (uint32_t)table + a->offset, symbols + c);
             if (status != REMAC_OK)
                 return status;
-            end = (uint32_t)size - escape_bytes(d); /* >= d->next: read_escape stays above it */
+            position = learn(a, table, symbols[c], &a->channel[c], position);
         }
     }
     return REMAC_OK;

@@ -16,7 +16,14 @@
 #define REMAC_GAIN_BITS 30
 #define REMAC_SCALE_FRACTION_BITS 4
 #define REMAC_SCALE_LEVELS 64
+#define REMAC_LEVEL_MAX 1023
 #define REMAC_LATENT_OFFSET 128
+#define REMAC_HYPER_CONTEXTS 7
+#define REMAC_SCORE_SIZES 16
+#define REMAC_ADAPTATION_BITS 10
+#define REMAC_ADAPTATION_LIMIT (INT32_C(1) << 14)
+#define REMAC_CHANNEL_SHIFT 2
+#define REMAC_POSITION_SHIFT 7
 #define REMAC_PROBABILITY_BITS 14
 #define REMAC_STATE_LOW 0x10000u
 #define REMAC_SYMBOL_LIMIT (INT32_C(1) << 20)
@@ -59,20 +66,25 @@ typedef struct {
 void remac_requantise(size_t rows, size_t channels, const int64_t *acc, const int32_t *shift, int64_t *out);
 
 /* FORMAT 5.5, arrays [positions][channels], any int32 values. */
-void remac_scale_index(size_t positions, size_t channels, const int32_t *scale, const int32_t *scale_offset, uint8_t *index);
+void remac_scale_level(size_t positions, size_t channels, const int32_t *scale, const int32_t *scale_offset, uint16_t *level);
 void remac_quantise(size_t positions, const remac_quality *quality, const int32_t *y, const int32_t *mu, const int32_t *scale,
-                    int32_t *symbols, uint8_t *index, uint8_t *plane, int32_t *y_hat);
+                    int32_t *symbols, uint16_t *level, uint8_t *plane, int32_t *y_hat);
 void remac_dequantise(size_t positions, size_t channels, const int32_t *inverse_gain, const int32_t *context_shift, const int32_t *mu,
                       const int32_t *symbols, int32_t *y_hat, uint8_t *plane);
 
-/* FORMAT 6.1: the coded ones of n symbols and their tables (index + offset), in order; returns how many. Both outputs hold n.
- * `symbols` and `out_symbols` may both be NULL (a decoder knows only the tables). */
-size_t remac_collect(size_t n, const int32_t *symbols, const uint8_t *index, int32_t coded_from, uint16_t offset,
-                     int32_t *out_symbols, uint16_t *out_tables);
+/* FORMAT 6.1: how levels of the scale become tables. |score| <= 2^12, checked when the network is read; `channel` is 0 at the start of a band and holds
+ * what its symbols have taught since. */
+typedef struct {
+    const int16_t *score; /* [REMAC_SCALE_LEVELS][REMAC_SCORE_SIZES] */
+    int32_t *channel;     /* [channels] */
+    size_t channels;
+    int32_t coded_from;
+    uint16_t offset;      /* number of the first table of y */
+} remac_adaptation;
 
-/* The inverse: spreads `count` coded symbols over the n places with index >= coded_from, 0 elsewhere; returns how many such places there are
- * (out is complete only if that is `count`). */
-size_t remac_scatter(size_t n, size_t count, const int32_t *symbols, const uint8_t *index, int32_t coded_from, int32_t *out);
+/* The coded ones of the symbols [positions][channels] and their tables, in order; returns how many. Both outputs hold all symbols. */
+size_t remac_collect(const remac_adaptation *adaptation, size_t positions, const int32_t *symbols, const uint16_t *level, int32_t *out_symbols,
+                     uint16_t *out_tables);
 
 /* Tables of FORMAT 4.2, those of z first, then those of y. Table t owns cdf[start[t]] .. cdf[start[t + 1] - 1].
  * reciprocal[g] = ceil(2^46 / frequency of entry g), for the encoder; lookup[t][b] = number of the entry that holds slot b << 6, for the decoder.
@@ -106,6 +118,9 @@ remac_status remac_decoder_start(remac_decoder *decoder, const uint8_t *band, si
 /* Decodes the next n symbols; may be called repeatedly with the same band. After another status than REMAC_OK the decoder is of no more use. */
 remac_status remac_decode(remac_decoder *decoder, const remac_tables *model, const uint8_t *band, size_t size, size_t n, const uint16_t *tables,
                           int32_t *symbols);
+/* The next symbols [positions][channels] of a phase, 0 where they are not coded; `level` becomes the number of the table of y, 0 there. */
+remac_status remac_decode_latents(remac_decoder *decoder, const remac_tables *model, const uint8_t *band, size_t size,
+                                  const remac_adaptation *adaptation, size_t positions, uint16_t *level, int32_t *symbols);
 /* REMAC_OK if the symbols decoded so far are the whole band. */
 remac_status remac_decoder_finish(const remac_decoder *decoder, size_t size);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bodies of remac_crc32c, remac_quantise, remac_collect and of the encoder's search for escapes for x86-64 processors that have SSE4.2 or AVX-512,
+ * Bodies of remac_crc32c, remac_quantise and of the encoder's search for escapes for x86-64 processors that have SSE4.2 or AVX-512,
  * which is found out at run time: part of remac.c, whose plain loops are the specification and do what is left of a vector.
  */
 #ifndef REMAC_X86_H
@@ -52,12 +52,12 @@ IN_AVX512 __m512i upper_words(__m512i even, __m512i odd)
     return _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
 }
 
-/* index_row */
-IN_AVX512 __m512i index_lanes(__m512i scale, __m512i offset)
+/* level_row */
+IN_AVX512 __m512i level_lanes(__m512i scale, __m512i offset)
 {
     const __m512i sum = _mm512_add_epi32(limited(scale, -(INT32_C(1) << 30), INT32_C(1) << 30), offset);
     const __m512i half = _mm512_set1_epi32(1 << (REMAC_SCALE_FRACTION_BITS - 1));
-    return limited(_mm512_srai_epi32(_mm512_add_epi32(sum, half), REMAC_SCALE_FRACTION_BITS), 0, REMAC_SCALE_LEVELS - 1);
+    return limited(_mm512_add_epi32(sum, half), 0, REMAC_LEVEL_MAX);
 }
 
 /* table[index] of 64 values */
@@ -102,62 +102,49 @@ IN_AVX512 __m128i plane_lanes(__m512i y_hat, __m512i shift)
 
 /* The first channels of remac_quantise at one position; returns how many: all but the last channels % 16. */
 SETS_AVX512
-static size_t quantise_avx512(const remac_quality *q, const int32_t *y, const int32_t *mu, const int32_t *scale, int32_t *symbols, uint8_t *index,
+static size_t quantise_avx512(const remac_quality *q, const int32_t *y, const int32_t *mu, const int32_t *scale, int32_t *symbols, uint16_t *level,
                               uint8_t *plane, int32_t *y_hat)
 {
     const __m512i table[4] = {load_lanes(q->rounding), load_lanes(q->rounding + 16), load_lanes(q->rounding + 32), load_lanes(q->rounding + 48)};
     size_t c = 0;
     for (; c + LANES <= q->channels; c += LANES) {
         const __m512i y_lanes = load_lanes(y + c), mu_lanes = load_lanes(mu + c), zero = _mm512_setzero_si512();
-        const __m512i number = index_lanes(load_lanes(scale + c), load_lanes(q->scale_offset + c));
+        const __m512i levels = level_lanes(load_lanes(scale + c), load_lanes(q->scale_offset + c));
+        const __m512i number = _mm512_srli_epi32(levels, REMAC_SCALE_FRACTION_BITS);
         const __mmask16 negative = _mm512_cmplt_epi32_mask(y_lanes, mu_lanes);
         const __mmask16 coded = _mm512_cmpge_epi32_mask(number, _mm512_set1_epi32(q->coded_from));
         const __m512i difference = _mm512_sub_epi32(y_lanes, mu_lanes), distance = _mm512_mask_sub_epi32(difference, negative, zero, difference);
         const __m512i k = _mm512_maskz_mov_epi32(coded, magnitude_lanes(distance, load_lanes(q->gain + c), look_up(table, number)));
         const __m512i decoded = y_hat_lanes(mu_lanes, k, negative, load_lanes(q->inverse_gain + c));
         _mm512_storeu_si512((void *)(symbols + c), _mm512_mask_sub_epi32(k, negative, zero, k));
-        _mm_storeu_si128((__m128i *)(void *)(index + c), _mm512_cvtepi32_epi8(number));
+        _mm256_storeu_si256((__m256i *)(void *)(level + c), _mm512_cvtepi32_epi16(levels));
         _mm_storeu_si128((__m128i *)(void *)(plane + c), plane_lanes(decoded, load_lanes(q->context_shift + c)));
         _mm512_storeu_si512((void *)(y_hat + c), decoded);
     }
     return c;
 }
 
-/* The first latents of remac_collect, all but the last n % 16: writes 16 places from *count on, which are within the outputs as *count <= i. */
-SETS_AVX512
-static size_t collect_avx512(size_t n, const int32_t *symbols, const uint8_t *index, int32_t coded_from, uint16_t offset, int32_t *out_symbols,
-                             uint16_t *out_tables, size_t *count)
-{
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        const __m512i number = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(index + i)));
-        const __mmask16 coded = _mm512_cmpge_epi32_mask(number, _mm512_set1_epi32(coded_from));
-        const __m512i table = _mm512_maskz_compress_epi32(coded, _mm512_add_epi32(number, _mm512_set1_epi32(offset)));
-        if (symbols != NULL)
-            _mm512_storeu_si512((void *)(out_symbols + *count), _mm512_maskz_compress_epi32(coded, load_lanes(symbols + i)));
-        _mm256_storeu_si256((__m256i *)(void *)(out_tables + *count), _mm512_cvtepi32_epi16(table));
-        *count += (size_t)__builtin_popcount(coded);
-    }
-    return i;
-}
-
-/* First symbols and sizes of up to 128 tables; size 0 where there is none. */
+/* First symbols and sizes of the last 128 tables, among which are all of y, from number `from` on; size 0 where there is none. */
 #define LIMITS 128u
 typedef struct {
+    uint16_t from;
     int16_t first[LIMITS];
     int16_t last[LIMITS];
 } limits;
 
-/* 1 if the tables fit `to` and their symbols lie within int16 with one to spare at its lower end, else 0. */
+/* 1 if the symbols of the tables lie within int16 with one to spare at its lower end, else 0. */
 static int take_limits(const remac_tables *model, limits *to)
 {
     memset(to, 0, sizeof *to);
-    for (size_t t = 0; t < model->count; t++) {
+    if (model->count > UINT16_MAX)
+        return 0;
+    to->from = (uint16_t)(model->count > LIMITS ? model->count - LIMITS : 0);
+    for (size_t t = to->from, i = 0; t < model->count; t++, i++) {
         const int32_t last = model->start[t + 1] - model->start[t] - 2;
-        if (t == LIMITS || model->first[t] <= INT16_MIN || model->first[t] + last > INT16_MAX)
+        if (model->first[t] <= INT16_MIN || model->first[t] + last > INT16_MAX)
             return 0;
-        to->first[t] = (int16_t)model->first[t];
-        to->last[t] = (int16_t)last;
+        to->first[i] = (int16_t)model->first[t];
+        to->last[i] = (int16_t)last;
     }
     return 1;
 }
@@ -171,14 +158,14 @@ IN_AVX512 __m512i look_up_words(const int16_t *table, __m512i index)
     return _mm512_mask_blend_epi16(_mm512_test_epi16_mask(index, _mm512_set1_epi16(64)), low, high);
 }
 
-/* How many of the first symbols lie within their tables, in whole groups of 32. A symbol beyond int16 saturates, and so may its distance from the
- * first one of the table: it stays outside on its side, as first > -2^15 and first + last < 2^15. */
+/* How many of the first symbols lie within their tables, in whole groups of 32 whose tables are known. A symbol beyond int16 saturates, and so may its
+ * distance from the first one of the table: it stays outside on its side, as first > -2^15 and first + last < 2^15. */
 SETS_AVX512
 static size_t within_tables(const limits *of, size_t n, const int32_t *symbols, const uint16_t *tables)
 {
     size_t i = 0;
     for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        const __m512i table = _mm512_loadu_si512((const void *)(tables + i));
+        const __m512i table = _mm512_sub_epi16(_mm512_loadu_si512((const void *)(tables + i)), _mm512_set1_epi16((int16_t)of->from));
         const __m512i low = _mm512_castsi256_si512(_mm512_cvtsepi32_epi16(load_lanes(symbols + i)));
         const __m512i k = _mm512_inserti64x4(low, _mm512_cvtsepi32_epi16(load_lanes(symbols + i + LANES)), 1);
         const __m512i beyond = _mm512_subs_epi16(k, look_up_words(of->first, table));
