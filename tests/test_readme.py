@@ -152,6 +152,7 @@ def other_results() -> dict[str, dict[str, Any]]:
                     "comparison": {"size": [100, 80], "crop": [0, 0, 10, 10], "heat_top_bpp": 1.5, "remac": coded, "jpeg": coded}},
         "boards": boards_result(),
         "stages": stages_result(),
+        "adaptation": {"codec_hash": HASH, "sets": {"test": {"0": -0.024, "36": -0.026}}},
         "float-gap": {"codec_hash": HASH, "sets": {"test": {"integer_estimate": 0.0123, "real_bytes": None}}},
         **exactness_results(), **ground_results(),
         "training": {"profile": "rover-m", "stages": [stage], "data": "pictures"},

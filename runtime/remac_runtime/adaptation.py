@@ -29,11 +29,11 @@ from remac_runtime.network import Network
 Walk = Generator[int, int, None]
 
 
-def hyper_tables(before: NDArray[np.integer]) -> NDArray[np.uint16]:
+def hyper_tables(earlier: NDArray[np.integer]) -> NDArray[np.uint16]:
     """The tables uint16[...,Z] of hyper-latents, from those before them, [...,Z] in 0..255."""
     reach = HYPER_CONTEXTS // 2
-    context = np.clip(before.astype(np.int32) - LATENT_OFFSET, -reach, reach) + reach
-    return (np.arange(before.shape[-1]) * HYPER_CONTEXTS + context).astype(np.uint16)
+    context = np.clip(earlier.astype(np.int32) - LATENT_OFFSET, -reach, reach) + reach
+    return (np.arange(earlier.shape[-1]) * HYPER_CONTEXTS + context).astype(np.uint16)
 
 
 def before(z: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -72,8 +72,8 @@ void remac_quantise(size_t positions, const remac_quality *quality, const int32_
 void remac_dequantise(size_t positions, size_t channels, const int32_t *inverse_gain, const int32_t *context_shift, const int32_t *mu,
                       const int32_t *symbols, int32_t *y_hat, uint8_t *plane);
 
-/* FORMAT 6.1: how levels of the scale become tables. |score| <= 2^12, checked when the network is read; `channel` is 0 at the start of a band and holds
- * what its symbols have taught since. */
+/* FORMAT 6.1: how levels of the scale become tables. |score| <= 2^12, checked when the network is read; `channel` is 0 at the start of a band and
+ * holds what its symbols have taught since. */
 typedef struct {
     const int16_t *score; /* [REMAC_SCALE_LEVELS][REMAC_SCORE_SIZES] */
     int32_t *channel;     /* [channels] */

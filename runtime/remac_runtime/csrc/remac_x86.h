@@ -158,8 +158,8 @@ IN_AVX512 __m512i look_up_words(const int16_t *table, __m512i index)
     return _mm512_mask_blend_epi16(_mm512_test_epi16_mask(index, _mm512_set1_epi16(64)), low, high);
 }
 
-/* How many of the first symbols lie within their tables, in whole groups of 32 whose tables are known. A symbol beyond int16 saturates, and so may its
- * distance from the first one of the table: it stays outside on its side, as first > -2^15 and first + last < 2^15. */
+/* How many of the first symbols lie within their tables, in whole groups of 32 whose tables are known. A symbol beyond int16 saturates, and so may
+ * its distance from the first one of the table: it stays outside on its side, as first > -2^15 and first + last < 2^15. */
 SETS_AVX512
 static size_t within_tables(const limits *of, size_t n, const int32_t *symbols, const uint16_t *tables)
 {
