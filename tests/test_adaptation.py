@@ -35,7 +35,7 @@ SEEDS = st.integers(0, 2 ** 32 - 1)
 
 def by_reference(rules: TableRules, phases: list[tuple[NDArray[np.int32], NDArray[np.uint16]]]) -> tuple[list[list[tuple[int, int]]], list[int]]:
     """((symbol, number of its table) of each phase, what the channels have learnt) by the reference codec."""
-    adaptation, found = reference.Adaptation(rules.network, [0] * rules.latents), []
+    adaptation, found = reference.Adaptation(rules.network), []
     for symbols, level in phases:
         coded: list[tuple[int, int]] = []
 

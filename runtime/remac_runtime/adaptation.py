@@ -59,7 +59,6 @@ class Adaptation:
         self.coded_from, self.offset = network.coded_from, len(network.z_tables)
         self.lowest = network.coded_from << SCALE_FRACTION_BITS     # level of what is coded
         self.channel = np.zeros(network.latents, np.int32)
-        self._scores: list[list[int]] = self.score.tolist()
 
     def collect(self, symbols: NDArray[np.int32], level: NDArray[np.uint16]) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
         """(symbols int32[n], tables uint16[n]) that are coded, in order, of a phase's symbols int32[h,w,M] with levels uint16[h,w,M].
@@ -83,7 +82,7 @@ class Adaptation:
 
     def walk(self, level: NDArray[np.uint16]) -> Walk:
         """The tables of the coded symbols of a phase, in order; each symbol is sent back before the next table comes. The rule in plain integers."""
-        channel = self.channel.tolist()
+        channel, scores = self.channel.tolist(), self.score.tolist()
         for levels in level.reshape(-1, level.shape[-1]).tolist():
             position = 0
             for c, fine in enumerate(levels):
@@ -92,7 +91,7 @@ class Adaptation:
                 moved = (fine << ADAPTATION_BITS - SCALE_FRACTION_BITS) + channel[c] + position >> ADAPTATION_BITS
                 table = min(max(moved, self.coded_from), SCALE_LEVELS - 1)
                 symbol = yield table + self.offset
-                score = self._scores[table][min(abs(symbol), SCORE_SIZES - 1)]
+                score = scores[table][min(abs(symbol), SCORE_SIZES - 1)]
                 step = score + (1 << CHANNEL_SHIFT - 1) >> CHANNEL_SHIFT
                 channel[c] = min(max(channel[c] + step, -ADAPTATION_LIMIT), ADAPTATION_LIMIT)
                 position += score - (position + (1 << POSITION_SHIFT - 1) >> POSITION_SHIFT)

@@ -206,12 +206,11 @@ def hyper_table(z: Ints, r: int, q: int, c: int) -> int:
     return HYPER_CONTEXTS * c + min(max(int(before) - LATENT_OFFSET, -3), 3) + 3
 
 
-@dataclass
 class Adaptation:
     """6.1: what the symbols of a band have taught its channels; the tables of a phase follow from it."""
 
-    network: Network
-    channel: list[int]
+    def __init__(self, network: Network) -> None:
+        self.network, self.channel = network, [0] * network.latents
 
     def phase(self, level: Ints, coded: Callable[[int, tuple[int, int, int]], int]) -> Ints:
         """k [h,w,M] of a phase. `coded(table, place)` gives a symbol with a table of y: it encodes in the encoder, decodes in the decoder."""
@@ -235,7 +234,7 @@ def code_band(run: Run, reference: Reference | None, y: Ints, z: Ints, quality: 
     """The symbols of a band with their tables, in the order of 6.1."""
     z_tables, y_tables = tables_of(run.network.z_tables), tables_of(run.network.y_tables)
     coded = [(z_tables[hyper_table(z, *place)], int(z[place])) for place in np.ndindex(z.shape)]
-    adaptation = Adaptation(run.network, [0] * run.network.latents)
+    adaptation = Adaptation(run.network)
 
     def symbols(p: int, mu: Ints, level: Ints) -> Ints:
         k = quantise(run.network, quality, y[PHASES[p][0]::2, PHASES[p][1]::2], mu, level)
@@ -307,7 +306,7 @@ def decode_band(run: Run, reference: Reference | None, header: Header, payload: 
     if header.coder & REFERENCE_SECTION:
         raise UnsupportedStream(f"band {header.band}: block vectors need a newer remac")
     z_tables, y_tables = tables_of(run.network.z_tables), tables_of(run.network.y_tables)
-    adaptation = Adaptation(run.network, [0] * run.network.latents)
+    adaptation = Adaptation(run.network)
     decoder, rows = SymbolDecoder(payload, header.coder & 15), header.rows(header.band, HYPER_STRIDE)
     z = np.zeros((rows.stop - rows.start, header.padded()[1] // HYPER_STRIDE, run.network.hyper), np.int64)
     for place in np.ndindex(z.shape):

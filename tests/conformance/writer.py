@@ -78,7 +78,7 @@ class Scene:
         """The symbols of a band with hyper-latents z [h,w,Z] of any values; `choose(table, place)` gives the symbol at a place [h,w,M] of a phase."""
         z_tables, y_tables = reference_coder.tables_of(self.network.z_tables), reference_coder.tables_of(self.network.y_tables)
         coded = [(z_tables[reference.hyper_table(z, *place)], int(z[place])) for place in np.ndindex(z.shape)]
-        adaptation = reference.Adaptation(self.network, [0] * self.network.latents)
+        adaptation = reference.Adaptation(self.network)
 
         def chosen(table: int, place: tuple[int, int, int]) -> int:
             k = choose(table, place)

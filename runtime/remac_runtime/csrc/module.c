@@ -140,6 +140,14 @@ static PyObject *py_decoder_start(PyObject *self, PyObject *args)
     return release(&a, PyLong_FromLong(remac_decoder_start(a.view[0].buf, a.view[1].buf, a.length[1], (unsigned)a.integer[0])));
 }
 
+/* 1 if the first buffer is a decoder's state, and those from `first` on are the first, start, cdf and lookup of as many tables. */
+static int decoder_fits(arguments *held, int first)
+{
+    const size_t *const tables = held->length + first;
+    return require(held, held->length[0] * 4 == sizeof(remac_decoder), "the decoder's state has the wrong size")
+           && require(held, tables[1] == tables[0] + 1 && tables[3] == tables[0] * REMAC_LOOKUP_SIZE, "start or lookup does not fit first");
+}
+
 /* decode(decoder u32[DECODER_WORDS], band u8, tables u16[n], symbols i32[n], first, start, cdf, lookup u16[T, LOOKUP_SIZE]) -> status */
 static PyObject *py_decode(PyObject *self, PyObject *args)
 {
@@ -147,8 +155,7 @@ static PyObject *py_decode(PyObject *self, PyObject *args)
     arguments a;
     remac_status status;
     (void)self;
-    if (!take(&a, args, wanted, 8, 0) || !require(&a, a.length[0] * 4 == sizeof(remac_decoder), "the decoder's state has the wrong size")
-        || !require(&a, a.length[5] == a.length[4] + 1 && a.length[7] == a.length[4] * REMAC_LOOKUP_SIZE, "start or lookup does not fit first"))
+    if (!take(&a, args, wanted, 8, 0) || !decoder_fits(&a, 4))
         return NULL;
     const remac_tables model = {a.view[4].buf, a.view[5].buf, a.view[6].buf, NULL, a.view[7].buf, (uint32_t)a.length[4]};
     Py_BEGIN_ALLOW_THREADS
@@ -166,9 +173,7 @@ static PyObject *py_decode_latents(PyObject *self, PyObject *args)
     arguments a;
     remac_status status;
     (void)self;
-    if (!take(&a, args, wanted, 10, 2) || !require(&a, a.length[0] * 4 == sizeof(remac_decoder), "the decoder's state has the wrong size")
-        || !require(&a, a.length[7] == a.length[6] + 1 && a.length[9] == a.length[6] * REMAC_LOOKUP_SIZE, "start or lookup does not fit first")
-        || !adaptation_fits(&a, 2, 3, 4))
+    if (!take(&a, args, wanted, 10, 2) || !decoder_fits(&a, 6) || !adaptation_fits(&a, 2, 3, 4))
         return NULL;
     const remac_tables model = {a.view[6].buf, a.view[7].buf, a.view[8].buf, NULL, a.view[9].buf, (uint32_t)a.length[6]};
     const remac_adaptation adaptation = {a.view[2].buf, a.view[3].buf, a.length[3], (int32_t)a.integer[0], (uint16_t)a.integer[1]};
