@@ -33,6 +33,7 @@ PICTURES = ROOT / "docs" / "pictures"
 SAMPLE = "samples/spirit_husband_hill_summit.png"
 STREAM, DECODED = "summit.rmc", "summit.png"
 BUDGET_BYTES, RECEIVED_BYTES = 24_000, 16_000
+OPTIONS = f"--target-bytes {BUDGET_BYTES} --band-rows 128"
 CROP = (1160, 138, 272, 208)              # of the comparison: left, top, width, height
 OVERVIEW_SHRINK = 2                       # of the decoded picture and of the heat map below it
 OVERVIEW_WEBP_QUALITY = 82
@@ -49,9 +50,10 @@ class Command:
 
 
 COMMANDS = (
-    Command(f"remac encode {SAMPLE} -o {STREAM} --target-bytes {BUDGET_BYTES}", True, "The best quality that fits a byte budget."),
+    Command(f"remac encode {SAMPLE} -o {STREAM} {OPTIONS}", True,
+            "The best quality that fits a byte budget, in low bands for a link that loses packets."),
     Command(f"remac info {STREAM}", True, "What the stream holds; each packet carries enough to be decoded on its own."),
-    Command(f"remac encode {SAMPLE} -o other.rmc --target-bytes {BUDGET_BYTES} --backend numpy", True, "Another engine, no ONNX Runtime ..."),
+    Command(f"remac encode {SAMPLE} -o other.rmc {OPTIONS} --backend numpy", True, "Another engine, no ONNX Runtime ..."),
     Command(f"remac compare {STREAM} other.rmc", True, "... and the same bytes."),
     Command(f"remac decode {STREAM} -o {DECODED}", False, "On the ground, pixels again."),
     Command(f"remac compare {SAMPLE} {DECODED}", False, "What the coding cost (exit code 4: different)."),

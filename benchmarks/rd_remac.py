@@ -22,6 +22,7 @@ from benchmarks.metrics import psnr_db
 from benchmarks.store import RESULTS
 from remac_runtime.exits import reported
 from remac_runtime.format import BAND_ROWS
+from remac_runtime.packets import scan
 
 QUALITIES = (0, 9, 18, 27, 36, 45, 54, 63)
 DEFAULT_VARIANT, FIRST_VARIANT = "full", "first"
@@ -32,8 +33,6 @@ VARIANTS: dict[str, dict[str, Any]] = {      # keywords of remac_runtime.encode
     "bands128": {"band_rows": 128},          # half of what a lost packet costs; what rd_float compares with
 }
 VARIANT_KEYWORDS = {key for keywords in VARIANTS.values() for key in keywords}      # others, as the threads, change no result
-PACKET_HEADER_BYTES = 40
-CODEC_HASH = slice(PACKET_HEADER_BYTES + 12, PACKET_HEADER_BYTES + 20)     # FORMAT 2.1
 PROBE_SIDE = 256
 PROBE_QUALITY = 36
 
@@ -70,7 +69,7 @@ def describe(encode_keywords: dict[str, Any], decode_keywords: dict[str, Any]) -
     reached_db = psnr_db(picture, decode(coded, decode_keywords))
     encode_keywords = {"band_rows": BAND_ROWS} | encode_keywords       # a changed default is a changed codec
     options = ", ".join(f"{key}={value}" for key, value in sorted(encode_keywords.items()) if key in VARIANT_KEYWORDS)
-    return f"remac {options}; codec hash {coded[CODEC_HASH].hex()}; ground decoder {reached_db:.3f} dB on the probe"
+    return f"remac {options}; codec hash {scan(coded).header.codec_hash.hex()}; ground decoder {reached_db:.3f} dB on the probe"
 
 
 def codec(name: str, encode_keywords: dict[str, Any], decode_keywords: dict[str, Any]) -> Peer:

@@ -12,10 +12,11 @@ from remac_runtime.adaptation import Adaptation, before, hyper_tables
 from remac_runtime.analysis import analyse
 from remac_runtime.backends import Backend
 from remac_runtime.entropy_path import EntropyPath
-from remac_runtime.format import BAND_ROWS, HYPER_CONTEXTS, HYPER_STRIDE, SCALE_LEVELS
+from remac_runtime.format import HYPER_CONTEXTS, HYPER_STRIDE, SCALE_LEVELS
 from remac_runtime.network import Bank, Network
 from remac_runtime.references import choose
 
+COUNTED_BAND_ROWS = 256        # of the bands that are counted; which, hardly matters
 COUNTED_QUALITIES = (0, 6, 12, 18, 24, 30, 36, 42, 48, 54, 60, 63)
 
 
@@ -23,11 +24,11 @@ def count_symbols(network: Network, bank: Bank | None, backend: Backend, picture
         NDArray[np.int64], NDArray[np.int64]]:
     """Counts of symbols by table, of y int64[64,2*REACH+1] and of z int64[Z,HYPER_CONTEXTS,256], over pictures uint8[H,W,3].
 
-    Sides are multiples of BAND_ROWS.
+    Sides are multiples of COUNTED_BAND_ROWS.
     """
     latent = np.zeros((SCALE_LEVELS, 2 * REACH + 1), np.int64)
     hyper = np.zeros((network.hyper, HYPER_CONTEXTS, 256), np.int64)
-    rows = BAND_ROWS // HYPER_STRIDE
+    rows = COUNTED_BAND_ROWS // HYPER_STRIDE
     for pixels in pictures:
         analysed = analyse(backend, pixels)
         semantic, _ = choose(analysed.texture, analysed.semantic, bank)

@@ -28,7 +28,7 @@ from remac.weights import CODEC_FILE, save_codec
 from remac_runtime.backends import open_backend
 from remac_runtime.errors import BadNetwork
 from remac_runtime.exits import reported
-from remac_runtime.format import ACCUMULATOR_LIMIT, BAND_ROWS
+from remac_runtime.format import ACCUMULATOR_LIMIT
 from remac_runtime.mars import data_folder
 from remac_runtime.network import Bank, Network, read_bank, read_network, write_bank, write_network
 
@@ -65,10 +65,11 @@ def write(codec: Codec, folder: Path, table_tensors: dict[str, NDArray[Any]],
 
 
 def training_windows(data: Path, limit: int | None) -> Iterator[NDArray[np.uint8]]:
-    """The middle window of each training picture, as it is and as another camera would have taken it; sides are multiples of BAND_ROWS."""
+    """The middle window of each training picture, as it is and as another camera would have taken it; sides are multiples of COUNTED_BAND_ROWS."""
     for number, path in enumerate(picture_paths(data / "train")[:limit]):
         picture = load_picture(path)
-        h, w = (min(COUNTED_SIDE, n // BAND_ROWS * BAND_ROWS) for n in picture.shape[:2])
+        rows = counting.COUNTED_BAND_ROWS
+        h, w = (min(COUNTED_SIDE, n // rows * rows) for n in picture.shape[:2])
         top, left = (picture.shape[0] - h) // 2, (picture.shape[1] - w) // 2
         window = np.ascontiguousarray(picture[top:top + h, left:left + w])
         yield window

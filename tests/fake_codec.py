@@ -87,5 +87,5 @@ def remac(*arguments: str) -> int:
 
 def damaged(data: bytes, band: int) -> bytes:
     """The stream with one bit of a band's payload flipped."""
-    position = next(packet.end for packet in packets.find_packets(data) if not packet.is_header and packet.band == band) - 3
+    position = next(packet.end for packet in packets.find_packets(data) if packet.band == band) - 3
     return data[:position] + bytes([data[position] ^ 1]) + data[position + 1:]

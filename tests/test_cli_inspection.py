@@ -31,19 +31,20 @@ def test_info(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert remac("info", "a.rmc", "--json") == 0
     content = json.loads(capsys.readouterr().out)
     data = Path("a.rmc").read_bytes()
-    assert [packet["kind"] for packet in content["packets"]] == ["header", "band", "band", "band"]
+    assert [packet["band"] for packet in content["packets"]] == [0, 1, 2]
     assert sum(packet["bytes"] for packet in content["packets"]) == content["bytes"] == len(data)
-    assert content["packets"][1]["crc"] == data[68 + 36:68 + 40][::-1].hex()
+    assert content["packets"][0]["crc"] == data[36:40][::-1].hex()
     assert content["references"] == {"kind": "none", "semantic": None, "texture": None, "bank_hash": None, "earlier_image": None}
 
 
 def test_info_of_damaged_streams(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = FakeEncoder(FakeModel()).encode(Picture(PICTURE), EncodeOptions())
     other = FakeEncoder(FakeModel()).encode(Picture(PICTURE[:50]), EncodeOptions())
-    Path("a.rmc").write_bytes(damaged(data, 2)[68:] + other)
+    Path("a.rmc").write_bytes(damaged(damaged(data, 0), 2) + other)
     assert remac("info", "a.rmc") == Exit.LOSS
     text = capsys.readouterr().out
-    assert all(part in text for part in ("the header packet is lost", "lost bands 2", "packets of other pictures: 2", "bytes outside intact packets",
+    assert all(part in text for part in ("the details of the stream are lost", "lost bands 0, 2", "packets missing: at least 2",
+                                         "packets of other pictures: 1", "bytes outside intact packets",
                                          "of another picture"))
     Path("a.rmc").write_bytes(b"")
     assert remac("info", "a.rmc") == Exit.FAILED
@@ -98,7 +99,7 @@ def test_compare_streams_says_where(fake: Path, capsys: pytest.CaptureFixture[st
     Path("c.rmc").write_bytes(data + b"x")
     capsys.readouterr()
     assert remac("compare", "a.rmc", "b.rmc") == Exit.DIFFERENT
-    assert "in the payload of the packet 2, band 1" in capsys.readouterr().out
+    assert "in the coded band of packet 1, band 1" in capsys.readouterr().out
     assert remac("compare", "a.rmc", "c.rmc") == Exit.SHAPES_DIFFER
     assert f"lengths differ: {len(data):,} and {len(data) + 1:,} bytes; 0 of the first" in capsys.readouterr().out
     assert compare.load(Path("a.rmc")).kind == "bytes"

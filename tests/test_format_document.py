@@ -77,7 +77,7 @@ def test_layers() -> None:
 def test_fields_of_a_packet_follow_each_other_as_the_code_packs_them() -> None:
     text = section("2")
     tables = [rows(text[:text.index("### 2.1")])[1:], rows(section("2.1"))[1:]]
-    for table, bytes_packed in zip(tables, (packets.HEADER_BYTES, 36), strict=True):
+    for table, bytes_packed in zip(tables, (packets.HEADER_BYTES, packets.DETAILS_BYTES + 8), strict=True):
         end = 0
         for offset, size, _, _ in table:
             assert int(offset) == end

@@ -18,6 +18,7 @@ from benchmarks.peers import all_peers
 from benchmarks.store import ImageResults, Results, ResultsError, load, merge, save
 from benchmarks.summary import summarise
 from remac_runtime.mars import DataMissing
+from remac_runtime.packets import BandPayload, StreamHeader, pack_stream, scan
 
 VERSIONS = {"toy": "1"}
 
@@ -113,11 +114,13 @@ def test_remac_is_measured_through_its_public_interface(pictures: tuple[EvalImag
     def encode(samples: Picture, quality: int, **keywords: object) -> bytes:
         shapes.append(samples.shape)
         references.add(keywords.get("references", True))
-        return bytes(52) + bytes(range(8)) + bytes(samples.shape[:2]) + bytes(quality)
+        header = StreamHeader(samples.shape[1], samples.shape[0], bytes(range(8)))
+        return pack_stream(header, [BandPayload(bytes(quality), quality, 0)])
 
     def decode(coded: bytes, **keywords: object) -> Picture:
         decoders.add(keywords["decoder"])
-        return np.full((coded[60], coded[61]), 128, np.uint8)
+        header = scan(coded).header
+        return np.full((header.height, header.width), 128, np.uint8)
 
     for name in ("network.rmn", "ground/deep@2.onnx", "ground/moderate@1.onnx"):
         (tmp_path / "model" / name).parent.mkdir(parents=True, exist_ok=True)

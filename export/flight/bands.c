@@ -218,12 +218,13 @@ static remac_flight_status code_band(remac_flight *e, uint32_t number)
     if (remac_encode(&TABLES, count, e->symbols, e->tables, lanes_log2, e->coded, room, &offset) != REMAC_OK)
         return REMAC_FLIGHT_INTERNAL;
     const size_t size = room - offset;
-    const int too_long = size > (size_t)REMAC_FLIGHT_FRAGMENTS_MAX * REMAC_FLIGHT_PAYLOAD_MAX;
+    const size_t fragments = fragments_of(number, size);
+    const int too_long = fragments > REMAC_FLIGHT_FRAGMENTS_MAX;
     if (e->pass != PASS_MEASURE)
         return too_long ? REMAC_FLIGHT_BAND_TOO_LONG : write_band(e, number, lanes_log2, e->coded + offset, (uint32_t)size);
     if (too_long)
         e->too_long = 1;
     else
-        e->offset += (uint32_t)(size + (size + REMAC_FLIGHT_PAYLOAD_MAX - 1u) / REMAC_FLIGHT_PAYLOAD_MAX * REMAC_FLIGHT_HEADER_BYTES);
+        e->offset += (uint32_t)(payload_bytes(number, size) + fragments * REMAC_FLIGHT_HEADER_BYTES);
     return REMAC_FLIGHT_OK;
 }

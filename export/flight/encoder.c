@@ -65,8 +65,8 @@ static void start_pass(remac_flight *e, flight_pass pass, uint32_t quality)
     e->pass = pass;
     e->quality = quality;
     e->rows = 0;
-    e->offset = REMAC_FLIGHT_HEADER_PACKET;
-    e->sequence = 1;
+    e->offset = 0;
+    e->sequence = 0;
     e->payload_crcs = 0;
     e->too_long = 0;
 }

@@ -121,25 +121,25 @@ static size_t join(const uint8_t *data, size_t size, size_t at, uint8_t *payload
     const uint32_t fragments = data[at + 15];
     *length = 0;
     for (uint32_t fragment = 0; fragment < fragments; fragment++) {
-        REQUIRE(at + REMAC_FLIGHT_HEADER_BYTES <= size && memcmp(data + at, "RMP1", 4) == 0 && data[at + 14] == fragment);
-        const size_t part = get_u16(data + at + 10);
+        REQUIRE(at + REMAC_FLIGHT_HEADER_BYTES < size && memcmp(data + at, at == 0 ? "RMH1" : "RMP1", 4) == 0 && data[at + 14] == fragment);
         const uint8_t *const body = data + at + REMAC_FLIGHT_HEADER_BYTES;
-        REQUIRE(part <= size - at - REMAC_FLIGHT_HEADER_BYTES &&
-                remac_crc32c(remac_crc32c(0, data + at, 36), body, part) == get_u32(data + at + 36));
-        memcpy(payload + *length, body, part);
-        *length += part;
-        at += REMAC_FLIGHT_HEADER_BYTES + part;
+        const size_t bytes = get_u16(data + at + 10), details = at == 0 ? body[0] : 0;
+        REQUIRE(details <= bytes && bytes <= size - at - REMAC_FLIGHT_HEADER_BYTES &&
+                remac_crc32c(remac_crc32c(0, data + at, 36), body, bytes) == get_u32(data + at + 36));
+        memcpy(payload + *length, body + details, bytes - details);
+        *length += bytes - details;
+        at += REMAC_FLIGHT_HEADER_BYTES + bytes;
     }
     return at;
 }
 
 int main(int count, char **arguments)
 {
-    size_t size = 0, at = REMAC_FLIGHT_HEADER_PACKET;
+    size_t size = 0, at = 0;
     void *work = NULL;
     REQUIRE(count == 3);
     uint8_t *const data = read_file(arguments[1], &size), *const payload = allocate(size);
-    REQUIRE(size > at + REMAC_FLIGHT_HEADER_BYTES && memcmp(data, "RMH1", 4) == 0);
+    REQUIRE(size > REMAC_FLIGHT_HEADER_BYTES);
     remac_flight *const e = open_encoder(data, &work);
     remac_tables tables = TABLES;
     uint16_t *const lookup = lookup_of(&tables);

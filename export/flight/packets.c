@@ -18,12 +18,12 @@ static remac_flight_status deliver(const remac_flight *e, uint32_t offset, const
 }
 
 /* The 36 bytes of a packet's header in front of its CRC. */
-static void fill_header(const remac_flight *e, const char *sync, uint32_t image_id, uint32_t sequence, const flight_record *packet, uint8_t *header)
+static void fill_header(const remac_flight *e, uint32_t image_id, uint32_t sequence, const flight_record *packet, uint8_t *header)
 {
     const remac_flight_config *const c = &e->config;
     const uint32_t deep = c->depth > 8u ? 1u : 0u, grey = c->grey != 0u ? 1u : 0u;
     const uint32_t referenced = c->references != REMAC_FLIGHT_REFERENCES_NONE ? 1u : 0u;
-    memcpy(header, sync, 4);
+    memcpy(header, sequence == 0u ? "RMH1" : "RMP1", 4);
     put_u32(header + 4, image_id);
     put_u16(header + 8, sequence);
     put_u16(header + 10, packet->length);
@@ -48,30 +48,61 @@ static void fill_header(const remac_flight *e, const char *sync, uint32_t image_
     header[35] = 0;
 }
 
+/* FORMAT 2.1. */
+static void fill_details(const remac_flight *e, uint8_t *details)
+{
+    memset(details, 0, REMAC_FLIGHT_DETAILS_BYTES);
+    details[0] = REMAC_FLIGHT_DETAILS_BYTES;
+    memcpy(details + 2, PROFILE, 8);
+    memcpy(details + 10, CODEC_HASH + 4, 4);
+#if REMAC_FLIGHT_BANK
+    if (e->config.references != REMAC_FLIGHT_REFERENCES_NONE)
+        memcpy(details + 14, BANK_HASH + 4, 4);
+#else
+    (void)e;
+#endif
+}
+
+/* Bytes that a band takes in the payloads of its packets; the first one's has the details, too. */
+static size_t payload_bytes(uint32_t band, size_t size)
+{
+    return size + (band == 0u ? REMAC_FLIGHT_DETAILS_BYTES : 0u);
+}
+
+static size_t fragments_of(uint32_t band, size_t size)
+{
+    return (payload_bytes(band, size) + REMAC_FLIGHT_PAYLOAD_MAX - 1u) / REMAC_FLIGHT_PAYLOAD_MAX;
+}
+
 /* Writes one band and counts its packets. With image id 0 where FORMAT 2.2's is wanted; `sign_packets` mends that. */
 static remac_flight_status write_band(remac_flight *e, uint32_t band, uint32_t lanes_log2, const uint8_t *payload, uint32_t size)
 {
-    const uint32_t fragments = size > 0u ? (size + REMAC_FLIGHT_PAYLOAD_MAX - 1u) / REMAC_FLIGHT_PAYLOAD_MAX : 1u;
-    uint8_t header[REMAC_FLIGHT_HEADER_BYTES], crc[4];
+    const size_t fragments = fragments_of(band, size);
+    uint8_t header[REMAC_FLIGHT_HEADER_BYTES + REMAC_FLIGHT_DETAILS_BYTES], crc[4];
+    uint32_t start = 0;
     remac_flight_status status = REMAC_FLIGHT_OK;
-    for (uint32_t fragment = 0; fragment < fragments && status == REMAC_FLIGHT_OK; fragment++) {
-        const uint32_t start = fragment * REMAC_FLIGHT_PAYLOAD_MAX, left = size - start;
-        const uint32_t length = left < REMAC_FLIGHT_PAYLOAD_MAX ? left : REMAC_FLIGHT_PAYLOAD_MAX;
-        flight_record *const packet = &e->records[e->sequence - 1u];
-        packet->length = (uint16_t)length;
+    for (size_t fragment = 0; fragment < fragments && status == REMAC_FLIGHT_OK; fragment++) {
+        const uint32_t details = e->sequence == 0u ? REMAC_FLIGHT_DETAILS_BYTES : 0u, room = REMAC_FLIGHT_PAYLOAD_MAX - details;
+        const uint32_t part = size - start < room ? size - start : room;
+        flight_record *const packet = &e->records[e->sequence];
+        packet->length = (uint16_t)(details + part);
         packet->band = (uint16_t)band;
         packet->fragment = (uint8_t)fragment;
         packet->fragments = (uint8_t)fragments;
         packet->quality = (uint8_t)e->quality;
         packet->coder = (uint8_t)lanes_log2;
-        fill_header(e, "RMP1", e->config.has_image_id != 0u ? e->config.image_id : 0u, e->sequence, packet, header);
-        packet->crc = remac_crc32c(remac_crc32c(0, header, 36), payload + start, length);
+        fill_header(e, e->config.has_image_id != 0u ? e->config.image_id : 0u, e->sequence, packet, header);
+        if (details > 0u)
+            fill_details(e, header + REMAC_FLIGHT_HEADER_BYTES);
+        packet->crc = remac_crc32c(remac_crc32c(0, header, 36), header + REMAC_FLIGHT_HEADER_BYTES, details);
+        packet->crc = remac_crc32c(packet->crc, payload + start, part);
         put_u32(header + 36, packet->crc);
-        status = deliver(e, e->offset, header, REMAC_FLIGHT_HEADER_BYTES);
+        status = deliver(e, e->offset, header, REMAC_FLIGHT_HEADER_BYTES + details);
         if (status == REMAC_FLIGHT_OK)
-            status = deliver(e, e->offset + REMAC_FLIGHT_HEADER_BYTES, payload + start, length);
-        e->offset += REMAC_FLIGHT_HEADER_BYTES + length;
+            status = deliver(e, e->offset + REMAC_FLIGHT_HEADER_BYTES + details, payload + start, part);
+        e->offset += REMAC_FLIGHT_HEADER_BYTES + details + part;
         e->sequence++;
+        start += part;
     }
     put_u32(crc, remac_crc32c(0, payload, size));
     e->payload_crcs = remac_crc32c(e->payload_crcs, crc, 4);
@@ -107,13 +138,13 @@ static uint32_t advance_zeros(uint32_t value, uint32_t count)
 static remac_flight_status sign_packets(remac_flight *e, uint32_t image_id)
 {
     uint8_t header[REMAC_FLIGHT_HEADER_BYTES], id[4];
-    uint32_t offset = REMAC_FLIGHT_HEADER_PACKET;
+    uint32_t offset = 0;
     remac_flight_status status = REMAC_FLIGHT_OK;
     put_u32(id, image_id);
     const uint32_t left = ~remac_crc32c(0xFFFFFFFFu, id, 4);
-    for (uint32_t sequence = 1; sequence < e->sequence && status == REMAC_FLIGHT_OK; sequence++) {
-        const flight_record *const packet = &e->records[sequence - 1u];
-        fill_header(e, "RMP1", image_id, sequence, packet, header);
+    for (uint32_t sequence = 0; sequence < e->sequence && status == REMAC_FLIGHT_OK; sequence++) {
+        const flight_record *const packet = &e->records[sequence];
+        fill_header(e, image_id, sequence, packet, header);
         put_u32(header + 36, packet->crc ^ advance_zeros(left, 28u + packet->length));
         status = deliver(e, offset, header, REMAC_FLIGHT_HEADER_BYTES);
         offset += REMAC_FLIGHT_HEADER_BYTES + packet->length;
@@ -121,29 +152,10 @@ static remac_flight_status sign_packets(remac_flight *e, uint32_t image_id)
     return status;
 }
 
-/* FORMAT 2.1; the end of the stream, though it stands in front. */
 static remac_flight_status finish_stream(remac_flight *e, remac_flight_result *result)
 {
-    uint8_t packet[REMAC_FLIGHT_HEADER_PACKET];
-    const flight_record fields = {0, REMAC_FLIGHT_HEADER_PACKET - REMAC_FLIGHT_HEADER_BYTES, (uint16_t)e->bands, 0, 1, (uint8_t)e->quality, 0};
     const uint32_t image_id = e->config.has_image_id != 0u ? e->config.image_id : e->payload_crcs;
-    uint8_t *const details = packet + REMAC_FLIGHT_HEADER_BYTES;
-    remac_flight_status status = REMAC_FLIGHT_OK;
-    if (e->config.has_image_id == 0u)
-        status = sign_packets(e, image_id);
-    fill_header(e, "RMH1", image_id, 0, &fields, packet);
-    memset(details, 0, REMAC_FLIGHT_HEADER_PACKET - REMAC_FLIGHT_HEADER_BYTES);
-    details[0] = 1; /* major */
-    put_u16(details + 2, e->sequence);
-    memcpy(details + 4, PROFILE, 8);
-    memcpy(details + 12, CODEC_HASH, 8);
-#if REMAC_FLIGHT_BANK
-    if (e->config.references != REMAC_FLIGHT_REFERENCES_NONE)
-        memcpy(details + 20, BANK_HASH, 8);
-#endif
-    put_u32(packet + 36, remac_crc32c(remac_crc32c(0, packet, 36), details, REMAC_FLIGHT_HEADER_PACKET - REMAC_FLIGHT_HEADER_BYTES));
-    if (status == REMAC_FLIGHT_OK)
-        status = deliver(e, 0, packet, REMAC_FLIGHT_HEADER_PACKET);
+    const remac_flight_status status = e->config.has_image_id != 0u ? REMAC_FLIGHT_OK : sign_packets(e, image_id);
     if (status == REMAC_FLIGHT_OK && result != NULL) {
         result->bytes = e->offset;
         result->packets = e->sequence;

@@ -25,11 +25,11 @@
 #define REMAC_FLIGHT_SIDE_MAX 16384u
 #define REMAC_FLIGHT_QUALITIES 64u
 #define REMAC_FLIGHT_BAND_UNIT 64u
-#define REMAC_FLIGHT_BAND_ROWS 256u     /* of a band, unless the configuration says otherwise */
+#define REMAC_FLIGHT_BAND_ROWS 512u     /* of a band, unless the configuration says otherwise */
 #define REMAC_FLIGHT_NO_REFERENCE 255u
 #define REMAC_FLIGHT_HEADER_BYTES 40u    /* of every packet */
-#define REMAC_FLIGHT_HEADER_PACKET 68u   /* bytes of the packet that a stream begins with */
-#define REMAC_FLIGHT_PAYLOAD_MAX 65495u  /* bytes of a band in one packet */
+#define REMAC_FLIGHT_DETAILS_BYTES 18u   /* between header and band in the packet that a stream begins with */
+#define REMAC_FLIGHT_PAYLOAD_MAX 65495u  /* bytes of a packet behind its header */
 #define REMAC_FLIGHT_FRAGMENTS_MAX 255u
 
 typedef enum {
@@ -77,8 +77,8 @@ typedef struct {
     uint32_t keep;          /* 1: the latents of the whole picture are kept, so that one push always suffices */
 } remac_flight_config;
 
-/* Takes `size` bytes of the stream that belong at `offset`; returns 0, or anything else to stop. Bands come from the top, gapless from offset
- * REMAC_FLIGHT_HEADER_PACKET on; then, unless has_image_id, the first 40 bytes of every packet once more; the header packet, at offset 0, is last. */
+/* Takes `size` bytes of the stream that belong at `offset`; returns 0, or anything else to stop. Packets come in order and gapless; then, unless
+ * has_image_id, the first 40 bytes of every packet once more. */
 typedef struct {
     int32_t (*write)(void *context, uint32_t offset, const uint8_t *data, uint32_t size);
     void *context;
@@ -136,7 +136,8 @@ int32_t remac_flight_to_buffer(void *context, uint32_t offset, const uint8_t *da
 #define REMAC_FLIGHT_SYMBOLS(w, rows) (REMAC_FLIGHT_PADDED(w) / 64u * ((rows) / 64u) * (REMAC_FLIGHT_HYPER + 16u * REMAC_FLIGHT_LATENTS))
 #define REMAC_FLIGHT_CODED(w, rows) (4u * REMAC_FLIGHT_LANES + 8u * REMAC_FLIGHT_SYMBOLS(w, rows)) /* a symbol takes at most 8 bytes */
 #define REMAC_FLIGHT_PACKETS(w, h, b)                                                                                                                \
-    ((REMAC_FLIGHT_PADDED(h) + (b) - 1u) / (b) * (REMAC_FLIGHT_CODED(w, REMAC_FLIGHT_BAND(h, b)) / REMAC_FLIGHT_PAYLOAD_MAX + 1u))
+    ((REMAC_FLIGHT_PADDED(h) + (b) - 1u) / (b) *                                                                                                     \
+     ((REMAC_FLIGHT_CODED(w, REMAC_FLIGHT_BAND(h, b)) + REMAC_FLIGHT_DETAILS_BYTES) / REMAC_FLIGHT_PAYLOAD_MAX + 1u))
 #define REMAC_FLIGHT_ROW(w, stride, channels) ((REMAC_FLIGHT_PADDED(w) / (stride) + 2u) * (channels))
 #define REMAC_FLIGHT_ANALYSIS_BYTES(w)                                                                                                               \
     (144u * REMAC_FLIGHT_PADDED(w) + 4u * REMAC_FLIGHT_ROW(w, 8u, REMAC_FLIGHT_STEM + REMAC_FLIGHT_BODY) +                                           \

@@ -108,8 +108,8 @@ def _packet_at(a: Operand, position: int, facts: dict[str, Any]) -> list[str]:
     """Where in a stream the first difference lies; nothing for other files."""
     for packet in packets.find_packets(a.values.tobytes()):
         if packet.offset <= position < packet.end:
-            place = "header packet" if packet.is_header else f"packet {packet.sequence}, band {packet.band}"
-            part = "payload" if position - packet.offset >= packets.HEADER_BYTES else "packet header"
-            facts["packet"], facts["band"] = packet.sequence, None if packet.is_header else packet.band
-            return [f"in the {part} of the {place}" if not packet.is_header else f"in the {place}"]
+            within = position - packet.offset
+            body = "coded band" if within >= packets.HEADER_BYTES + len(packet.details) else "details"
+            facts["packet"], facts["band"] = packet.sequence, packet.band
+            return [f"in the {body if within >= packets.HEADER_BYTES else 'header'} of packet {packet.sequence}, band {packet.band}"]
     return []

@@ -45,7 +45,7 @@ def describe(data: bytes, scanned: packets.Scanned) -> dict[str, Any]:
         "bytes": len(data), "bits_per_pixel": 8 * len(data) / (header.width * header.height), "sha256": hashlib.sha256(data).hexdigest(),
         "width": header.width, "height": header.height, "depth": header.depth, "grey": header.grey, "companding": _COMPANDING[header.companding],
         "profile": header.profile or None, "codec_hash": header.codec_hash.hex(), "image_id": header.image_id, "quality": header.quality,
-        "references": references, "band_rows": header.band_rows, "bands": header.bands, "header_intact": scanned.header_intact,
+        "references": references, "band_rows": header.band_rows, "bands": header.bands, "details_intact": scanned.details_intact,
         "lost_bands": list(scanned.lost), "unsupported_bands": list(scanned.unsupported), "missing_packets": scanned.missing_packets,
         "foreign_packets": scanned.foreign_packets, "skipped_bytes": scanned.skipped_bytes,
         "packets": [_packet(packet, packet.header.image_id == header.image_id) for packet in packets.find_packets(data)],
@@ -53,10 +53,8 @@ def describe(data: bytes, scanned: packets.Scanned) -> dict[str, Any]:
 
 
 def _packet(packet: packets.Packet, own: bool) -> dict[str, Any]:
-    place = {} if packet.is_header else {"band": packet.band, "fragment": packet.fragment, "fragments": packet.fragments,
-                                         "quality": packet.quality, "lanes": 1 << packet.lanes_log2}
-    return {"kind": "header" if packet.is_header else "band", "sequence": packet.sequence, "offset": packet.offset, "bytes": packet.size,
-            "crc": f"{packet.crc:08x}", "own": own, **place}
+    return {"sequence": packet.sequence, "offset": packet.offset, "bytes": packet.size, "crc": f"{packet.crc:08x}", "own": own, "band": packet.band,
+            "fragment": packet.fragment, "fragments": packet.fragments, "quality": packet.quality, "lanes": 1 << packet.lanes_log2}
 
 
 def _entry(number: int) -> int | None:
@@ -73,7 +71,7 @@ def _lines(content: dict[str, Any]) -> list[str]:
     facts = {
         "picture": f"{content['width']}x{content['height']}, {kind}, companding {content['companding']}",
         "image id": f"0x{content['image_id']:08x}",
-        "profile": content["profile"] or "unknown (the header packet is lost)",
+        "profile": content["profile"] or "unknown (the first packet is lost)",
         "codec hash": content["codec_hash"], "quality": str(content["quality"]),
         "references": chosen, "bands": _bands(content), "damage": _damage(content), "sha256": content["sha256"],
     }
@@ -89,10 +87,10 @@ def _bands(content: dict[str, Any]) -> str:
 
 def _damage(content: dict[str, Any]) -> str:
     found = [
-        "the header packet is lost" if not content["header_intact"] else "",
+        "the details of the stream are lost" if not content["details_intact"] else "",
         f"lost bands {', '.join(map(str, content['lost_bands']))}" if content["lost_bands"] else "",
         f"bands for a newer reader {', '.join(map(str, content['unsupported_bands']))}" if content["unsupported_bands"] else "",
-        f"packets missing: {content['missing_packets']}" if content["missing_packets"] else "",
+        f"packets missing: at least {content['missing_packets']}" if content["missing_packets"] else "",
         f"packets of other pictures: {content['foreign_packets']}" if content["foreign_packets"] else "",
         f"bytes outside intact packets: {content['skipped_bytes']}" if content["skipped_bytes"] else "",
     ]
@@ -101,8 +99,6 @@ def _damage(content: dict[str, Any]) -> str:
 
 def _content(packet: dict[str, Any]) -> str:
     foreign = "" if packet["own"] else " of another picture"
-    if packet["kind"] == "header":
-        return "header" + foreign
     part = f" part {packet['fragment'] + 1}/{packet['fragments']}" if packet["fragments"] > 1 else ""
     return f"band {packet['band']}{part}, quality {packet['quality']}, {packet['lanes']} lanes{foreign}"
 

@@ -20,17 +20,18 @@ from remac_runtime.format import (
     SIDE_MAX,
 )
 
-SYNC_HEADER = b"RMH1"
-SYNC_BAND = b"RMP1"
-_SYNC = re.compile(SYNC_HEADER + b"|" + SYNC_BAND)
-MAJOR, MINOR = 1, 0
+SYNC_FIRST = b"RMH1"              # of fragment 0 of band 0
+SYNC_OTHER = b"RMP1"
+_SYNC = re.compile(SYNC_FIRST + b"|" + SYNC_OTHER)
+MAJOR, MINOR = 1, 0                # the major version is the digit of the syncs
 
 _FIELDS = struct.Struct("<4sIHHHBB4s4sHHBBBBBBBB")   # the header of a packet but for its CRC
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _FIELDS.size + _CRC.size
 PAYLOAD_MAX = PACKET_MAX - HEADER_BYTES
 FRAGMENTS_MAX = 255
-_DETAILS = struct.Struct("<BBH8s8s8s")               # payload of the header packet
+_DETAILS = struct.Struct("<BB8s4s4s")                # what the payload of the first packet begins with (FORMAT 2.1)
+DETAILS_BYTES = _DETAILS.size
 _EARLIER_BYTES = 8
 _COMMON = (slice(4, 8), slice(16, 30), slice(32, 35))   # bytes of a header that all packets of a stream share (FORMAT 2.3)
 
@@ -45,11 +46,11 @@ _FAILED_CRC_FLOOR = 4 << 20       # so that a few kilobytes of false markers do 
 
 @dataclass(frozen=True)
 class StreamHeader:
-    """What all packets of a stream agree on, and what its header packet adds.
+    """What all packets of a stream agree on, and the details of the first.
 
-    `codec_hash` and `bank_hash` are 8 bytes, or their first 4 where the header packet is lost: compare them as prefixes (all 0 without references).
-    `quality` is the base quality (that of the first band found where the header packet is lost), `profile` then empty. `image_id` None asks
-    pack_stream to derive it (FORMAT 2.2). `bands` follows from the size; 0 asks for that.
+    `codec_hash` and `bank_hash` are 8 bytes, or their first 4 where the details are lost: compare them as prefixes (all 0 without references).
+    `profile` is then empty. `quality` is that of the first band found. `image_id` None asks pack_stream to derive it (FORMAT 2.2). `bands` follows
+    from the size; 0 asks for that.
     """
 
     width: int
@@ -106,10 +107,13 @@ class BandPayload:
 
 @dataclass(frozen=True)
 class Packet:
-    """A packet whose CRC and fields are valid. `offset` counts bytes from the start of the stream; `common` are the bytes of FORMAT 2.3."""
+    """A packet whose CRC and fields are valid.
+
+    `offset` counts bytes from the start of the stream; `common` are the bytes of FORMAT 2.3; `details` those of 2.1, empty but in the first packet of
+    a stream; `part` is the rest of the payload, of a band.
+    """
 
     offset: int
-    is_header: bool
     sequence: int
     band: int
     fragment: int
@@ -118,12 +122,13 @@ class Packet:
     coder: int
     common: bytes
     header: StreamHeader
-    payload: bytes
+    details: bytes
+    part: bytes
     crc: int
 
     @property
     def size(self) -> int:
-        return HEADER_BYTES + len(self.payload)
+        return HEADER_BYTES + len(self.details) + len(self.part)
 
     @property
     def end(self) -> int:
@@ -142,17 +147,18 @@ class Packet:
 class Scanned:
     """What is left of a stream. A band is in `bands` (all its fragments are intact) or in `lost`.
 
-    `unsupported` are the lost bands that are intact but need a newer reader; `missing_packets` is None where the header packet is lost.
+    `unsupported` are the lost bands that are intact but need a newer reader. `missing_packets` counts one for a band of which nothing is left, since
+    its fragments alone say how many they were.
     """
 
     header: StreamHeader
     bands: dict[int, BandPayload]
     lost: tuple[int, ...]
     unsupported: tuple[int, ...]
-    header_intact: bool
+    details_intact: bool
     packets: int
     foreign_packets: int
-    missing_packets: int | None
+    missing_packets: int
     skipped_bytes: int
 
 
@@ -170,27 +176,34 @@ def pack_stream(header: StreamHeader, bands: Sequence[BandPayload]) -> bytes:
     if header.image_id is None:
         crcs = b"".join(_CRC.pack(crc32c(band.payload)) for band in bands)
         header = replace(header, image_id=crc32c(crcs))
-    cuts = [_cut(band.payload, number) for number, band in enumerate(bands)]
-    packets = 1 + sum(len(cut) for cut in cuts)
-    details = _DETAILS.pack(MAJOR, MINOR, packets, header.profile.encode("ascii"), header.codec_hash, header.bank_hash) + header.earlier_image
-    stream = [_packet(header, SYNC_HEADER, (0, len(bands), 0, 1), header.quality, 0, details)]
-    for number, (band, cut) in enumerate(zip(bands, cuts, strict=True)):
+    details = _details(header)
+    stream: list[bytes] = []
+    for number, band in enumerate(bands):
+        cut = _cut(b"" if number else details, band.payload, number)
         for fragment, payload in enumerate(cut):
-            stream.append(_packet(header, SYNC_BAND, (len(stream), number, fragment, len(cut)), band.quality, band.lanes_log2, payload))
+            stream.append(_packet(header, (len(stream), number, fragment, len(cut)), band.quality, band.lanes_log2, payload))
     return b"".join(stream)
 
 
-def _cut(payload: bytes, band: int) -> list[bytes]:
+def _details(header: StreamHeader) -> bytes:
+    earlier = header.earlier_image
+    return _DETAILS.pack(_DETAILS.size + len(earlier), MINOR, header.profile.encode("ascii"), header.codec_hash[4:], header.bank_hash[4:]) + earlier
+
+
+def _cut(details: bytes, band: bytes, number: int) -> list[bytes]:
+    """The payloads of a band's packets."""
+    payload = details + band
     if len(payload) > FRAGMENTS_MAX * PAYLOAD_MAX:
-        raise BadInput(f"band {band} takes {len(payload)} bytes, its packets hold at most {FRAGMENTS_MAX * PAYLOAD_MAX}: "
+        raise BadInput(f"band {number} takes {len(band)} bytes, its packets hold at most {FRAGMENTS_MAX * PAYLOAD_MAX - len(details)}: "
                        "choose a lower quality or fewer rows a band")
     return [payload[start:start + PAYLOAD_MAX] for start in range(0, max(len(payload), 1), PAYLOAD_MAX)]
 
 
-def _packet(header: StreamHeader, sync: bytes, place: tuple[int, int, int, int], quality: int, coder: int, payload: bytes) -> bytes:
+def _packet(header: StreamHeader, place: tuple[int, int, int, int], quality: int, coder: int, payload: bytes) -> bytes:
     """One packet; `place` is (sequence, band, fragment, fragments)."""
     sequence, band, fragment, fragments = place
     sample = (header.depth - 1) | header.grey << 4 | header.companding << 5
+    sync = SYNC_OTHER if band or fragment else SYNC_FIRST
     fields = _FIELDS.pack(sync, header.image_id, sequence, len(payload), band, fragment, fragments, header.codec_tag, header.bank_tag,
                           header.width, header.height, sample, header.band_rows // BAND_UNIT, quality, coder,
                           header.reference_kind, header.semantic, header.texture, 0)
@@ -216,7 +229,7 @@ def find_packets(data: bytes) -> Iterator[Packet]:
 
 
 def _crc_of(data: bytes, packet: Packet) -> int:
-    return crc32c(packet.payload, crc32c(data[packet.offset:packet.offset + _FIELDS.size]))
+    return crc32c(data[packet.offset + HEADER_BYTES:packet.end], crc32c(data[packet.offset:packet.offset + _FIELDS.size]))
 
 
 def _parse(data: bytes, offset: int) -> Packet | None:
@@ -226,7 +239,6 @@ def _parse(data: bytes, offset: int) -> Packet | None:
         return None
     (sync, image_id, sequence, length, band, fragment, fragments, codec_tag, bank_tag, width, height, sample, band_units, quality, coder,
      reference_kind, semantic, texture, reserved) = _FIELDS.unpack_from(data, offset)
-    is_header = sync == SYNC_HEADER
     header = StreamHeader(width, height, codec_tag, "", quality, (sample & 15) + 1, bool(sample & 16), sample >> 5 & 3, band_units * BAND_UNIT,
                           reference_kind, semantic, texture, bank_tag, image_id)
     no_reference = (bank_tag, semantic, texture) == (_NO_TAG, NO_REFERENCE, NO_REFERENCE)
@@ -234,17 +246,25 @@ def _parse(data: bytes, offset: int) -> Packet | None:
              and 1 <= width <= SIDE_MAX and 1 <= height <= SIDE_MAX and not sample & 0x80 and band_units >= 1
              and quality < QUALITIES and coder & 0x0F <= LANES_LOG2_MAX and not coder & 0xE0 and reserved == 0
              and reference_kind <= REFERENCE_EARLIER and (reference_kind != REFERENCE_NONE or no_reference))
-    if not valid or not _valid_place(header, is_header, band, fragment, fragments, length):
+    if not valid or not _valid_place(header, sync, band, fragment, fragments, length):
+        return None
+    size = data[start] if sync == SYNC_FIRST and length else 0      # of the details
+    if sync == SYNC_FIRST and not _details_bytes(header) <= size <= length:
         return None
     raw = data[offset:start]
-    return Packet(offset, is_header, sequence, band, fragment, fragments, quality, coder, b"".join(raw[part] for part in _COMMON), header,
-                  data[start:start + length], _CRC.unpack_from(data, start - _CRC.size)[0])
+    return Packet(offset, sequence, band, fragment, fragments, quality, coder, b"".join(raw[part] for part in _COMMON), header,
+                  data[start:start + size], data[start + size:start + length], _CRC.unpack_from(data, start - _CRC.size)[0])
 
 
-def _valid_place(header: StreamHeader, is_header: bool, band: int, fragment: int, fragments: int, length: int) -> bool:
-    if is_header:
-        return band == header.bands and (fragment, fragments) == (0, 1) and length >= _DETAILS.size
+def _valid_place(header: StreamHeader, sync: bytes, band: int, fragment: int, fragments: int, length: int) -> bool:
+    if (sync == SYNC_FIRST) != (band == fragment == 0):
+        return False
     return band < header.bands and fragment < fragments and (fragment == fragments - 1 or length == PAYLOAD_MAX)
+
+
+def _details_bytes(header: StreamHeader) -> int:
+    """Of the details that this version knows."""
+    return _DETAILS.size + (_EARLIER_BYTES if header.reference_kind == REFERENCE_EARLIER else 0)
 
 
 def scan(data: bytes, max_pixels: int = MAX_PIXELS) -> Scanned:
@@ -258,21 +278,22 @@ def scan(data: bytes, max_pixels: int = MAX_PIXELS) -> Scanned:
         raise _nothing_found(data)
     own = [packet for packet in found if packet.common == found[0].common]
     _check_supported(found[0].header, max_pixels)
-    details = next(filter(None, [_read_details(packet) for packet in own if packet.is_header]), None)    # all: any may be of another version
-    header = details[0] if details else own[0].header
+    detailed = next(filter(None, map(_with_details, own)), None)
     fragments = _collect(own)
     bands, unsupported = _join(fragments)
+    first = next(iter(fragments[min(fragments)].values()))
+    header = replace(detailed or own[0].header, quality=first.quality)
     if unsupported and not bands and header.reference_kind == REFERENCE_EARLIER:
         raise UnsupportedStream("its bands refer to an earlier image, which this version does not decode: install a newer remac-runtime")
-    distinct = sum(len(parts) for parts in fragments.values()) + (details is not None)
-    return Scanned(header, bands, tuple(number for number in range(header.bands) if number not in bands), unsupported, details is not None, len(own),
-                   len(found) - len(own), max(0, details[1] - distinct) if details else None, len(data) - sum(packet.size for packet in found))
+    missing = sum(next(iter(parts.values())).fragments - len(parts) for parts in fragments.values()) + header.bands - len(fragments)
+    return Scanned(header, bands, tuple(number for number in range(header.bands) if number not in bands), unsupported, detailed is not None, len(own),
+                   len(found) - len(own), missing, len(data) - sum(packet.size for packet in found))
 
 
 def _nothing_found(data: bytes) -> CorruptStream | UnsupportedStream:
     if not data:
         return CorruptStream("the file is empty: copy or receive it again")
-    if data[:3] in {SYNC_HEADER[:3], SYNC_BAND[:3]} and data[:4] not in {SYNC_HEADER, SYNC_BAND} and data[3:4].isdigit():
+    if data[:3] in {SYNC_FIRST[:3], SYNC_OTHER[:3]} and data[:4] not in {SYNC_FIRST, SYNC_OTHER} and data[3:4].isdigit():
         return UnsupportedStream(f"stream format {data[3:4].decode()}, this version reads format {MAJOR}: install a newer remac-runtime")
     if _SYNC.search(data):
         return CorruptStream(f"no intact packet in {len(data)} bytes, every CRC fails or the packets are cut off: receive it again")
@@ -291,31 +312,23 @@ def _check_supported(header: StreamHeader, max_pixels: int) -> None:
                                 "raise the limit (--max-pixels) if you trust the stream")
 
 
-def _read_details(packet: Packet) -> tuple[StreamHeader, int] | None:
-    """The full header and the number of packets (FORMAT 2.1); None where the payload contradicts the packet's own header."""
-    payload, header = packet.payload, packet.header
-    if payload and payload[0] != MAJOR:
-        raise UnsupportedStream(f"stream version {payload[0]}, this version reads {MAJOR}: install a newer remac-runtime")
-    earlier = _EARLIER_BYTES if header.reference_kind == REFERENCE_EARLIER else 0
-    if len(payload) < _DETAILS.size + earlier:
+def _with_details(packet: Packet) -> StreamHeader | None:
+    """The header of a packet with its details (FORMAT 2.1); None where it has none that can be used."""
+    if not packet.details:
         return None
-    _, minor, packets, profile, codec_hash, bank_hash = _DETAILS.unpack_from(payload)
+    header = packet.header
+    _, _, profile, codec_rest, bank_rest = _DETAILS.unpack_from(packet.details)
     name = profile.rstrip(b"\0").decode("latin-1")
-    if (minor == MINOR and len(payload) != _DETAILS.size + earlier) or not (name.isascii() and name.isprintable()):
+    if not (name.isascii() and name.isprintable()):
         return None
-    if not codec_hash.startswith(header.codec_hash) or not bank_hash.startswith(header.bank_hash):
-        return None
-    full = replace(header, profile=name, codec_hash=codec_hash, bank_hash=bank_hash,
-                   earlier_image=payload[_DETAILS.size:_DETAILS.size + earlier])
-    return full, packets
+    return replace(header, profile=name, codec_hash=header.codec_hash + codec_rest, bank_hash=header.bank_hash + bank_rest,
+                   earlier_image=packet.details[_DETAILS.size:_details_bytes(header)])
 
 
 def _collect(packets: Sequence[Packet]) -> dict[int, dict[int, Packet]]:
     """Fragments of each band by number. Of duplicates the first counts; fragments that disagree with the first one of their band are left out."""
     bands: dict[int, dict[int, Packet]] = {}
     for packet in packets:
-        if packet.is_header:
-            continue
         parts = bands.setdefault(packet.band, {})
         first = next(iter(parts.values()), packet)
         if (packet.fragments, packet.quality, packet.coder) == (first.fragments, first.quality, first.coder):
@@ -333,6 +346,6 @@ def _join(bands: dict[int, dict[int, Packet]]) -> tuple[dict[int, BandPayload], 
         if first.has_reference_section:
             unsupported.append(number)
             continue
-        payload = b"".join(parts[fragment].payload for fragment in range(first.fragments))
+        payload = b"".join(parts[fragment].part for fragment in range(first.fragments))
         whole[number] = BandPayload(payload, first.quality, first.lanes_log2)
     return whole, tuple(unsupported)

@@ -42,10 +42,7 @@ from remac_runtime.network import Bank, Layer, Network
 from remac_runtime.reference_coder import SymbolDecoder, Table, encode_symbols, lanes_log2_for, tables_of
 from remac_runtime.reference_packets import (
     EARLIER_IMAGE,
-    HEADER_SYNC,
-    MAJOR,
     REFERENCE_SECTION,
-    STREAM,
     Header,
     Packet,
     join_band,
@@ -271,7 +268,7 @@ def encode(samples: NDArray[Any], depth: int, network: Network, bank: Bank | Non
         coded = code_band(run, reference, y[common.rows(band, LATENT_STRIDE)], z[common.rows(band, HYPER_STRIDE)], q)
         lanes_log2 = lanes_log2_for(len(coded))
         bands.append((q, lanes_log2, encode_symbols(coded, lanes_log2)))
-    return write_stream(common, network, bank, quality, bands, image_id=image_id)
+    return write_stream(common, network, bank, bands, image_id=image_id)
 
 
 @dataclass(frozen=True)
@@ -285,12 +282,9 @@ class Latents:
 
 
 def check_model(packets: Sequence[Packet], network: Network, bank: Bank | None) -> None:
-    """2, 2.1, 3: the stream is of this version, this network and this bank. Raises UnsupportedStream, WrongModel or CorruptStream."""
+    """2, 3: the stream is of this version, this network and this bank. Raises UnsupportedStream, WrongModel or CorruptStream."""
     h = packets[0][0]
     depth, grey, companding = (h.sample & 15) + 1, h.sample >> 4 & 1, h.sample >> 5
-    for major, *_ in (STREAM.unpack_from(payload) for header, payload in packets if header.sync == HEADER_SYNC):
-        if major != MAJOR:
-            raise UnsupportedStream(f"stream version {major}, this build reads {MAJOR}: use a newer remac")
     if h.reference_kind == EARLIER_IMAGE or not ((depth, companding) == (8, 0) or (depth > 8 and grey and companding == 1)):
         raise UnsupportedStream(f"reference kind {h.reference_kind}, {depth} bits with companding {companding}: use a newer remac")
     if h.codec_tag != network.hash[:4]:

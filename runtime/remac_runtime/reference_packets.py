@@ -9,9 +9,10 @@ from remac_runtime.errors import BadInput, CorruptStream, UnsupportedStream
 from remac_runtime.format import BAND_UNIT, LANES_LOG2_MAX, NO_REFERENCE, PACKET_MAX, PAD_MULTIPLE, QUALITIES, SIDE_MAX
 from remac_runtime.network import Bank, Network
 
-HEADER_SYNC, BAND_SYNC, MAJOR, MINOR, EARLIER_IMAGE, REFERENCE_SECTION = b"RMH1", b"RMP1", 1, 0, 2, 1 << 4
+FIRST_SYNC, OTHER_SYNC, MINOR, EARLIER_IMAGE, REFERENCE_SECTION = b"RMH1", b"RMP1", 0, 2, 1 << 4
 FIELDS = struct.Struct("<4sIHHHBB4s4sHH8B")                      # bytes 0..35; the CRC follows
-STREAM = struct.Struct("<BBH8s8s8s")                             # payload of the header packet (2.1)
+DETAILS = struct.Struct("<BB8s4s4s")                             # what the payload of the first packet begins with (2.1)
+EARLIER_BYTES = 8
 HEADER_BYTES = FIELDS.size + 4
 PAYLOAD_MAX = PACKET_MAX - HEADER_BYTES
 
@@ -89,10 +90,17 @@ def in_bounds(h: Header) -> bool:
     coding = h.length <= PAYLOAD_MAX and h.quality < QUALITIES and h.coder >> 5 == 0 and h.coder & 15 <= LANES_LOG2_MAX and h.reserved == 0
     if not (picture and references and coding):
         return False
-    if h.sync == HEADER_SYNC:
-        return (h.band, h.fragment, h.fragments) == (h.bands(), 0, 1) and h.length >= STREAM.size
+    sync = FIRST_SYNC if (h.band, h.fragment) == (0, 0) else OTHER_SYNC
     full = h.fragment == h.fragments - 1 or h.length == PAYLOAD_MAX                              # 2.2
-    return h.sync == BAND_SYNC and h.band < h.bands() and h.fragment < h.fragments and full
+    return h.sync == sync and h.band < h.bands() and h.fragment < h.fragments and full
+
+
+def details_of(header: Header, payload: bytes) -> bytes | None:
+    """2.1: the details that the payload of a packet begins with, none but in the first packet of a stream; None where they are not valid."""
+    if header.sync == OTHER_SYNC:
+        return b""
+    known = DETAILS.size + (EARLIER_BYTES if header.reference_kind == EARLIER_IMAGE else 0)
+    return payload[:payload[0]] if payload and known <= payload[0] <= len(payload) else None
 
 
 def packet_at(data: bytes, at: int) -> Packet | None:
@@ -104,7 +112,7 @@ def packet_at(data: bytes, at: int) -> Packet | None:
     if not in_bounds(header) or len(whole) < HEADER_BYTES + header.length:
         return None
     payload = whole[HEADER_BYTES:]
-    return (header, payload) if whole == write_packet(header, payload) else None
+    return (header, payload) if whole == write_packet(header, payload) and details_of(header, payload) is not None else None
 
 
 def read_packets(data: bytes) -> list[Packet]:
@@ -116,7 +124,7 @@ def read_packets(data: bytes) -> list[Packet]:
         at += 1 if packet is None else HEADER_BYTES + packet[0].length
         if packet and (not found or packet[0].common() == found[0][0].common()):
             found.append(packet)
-    if not found and data[:3] in (HEADER_SYNC[:3], BAND_SYNC[:3]) and data[3:4].isdigit() and data[3:4] != HEADER_SYNC[3:]:
+    if not found and data[:3] in (FIRST_SYNC[:3], OTHER_SYNC[:3]) and data[3:4].isdigit() and data[3:4] != FIRST_SYNC[3:]:
         raise UnsupportedStream(f"a stream of major version {data[3:4].decode()}: use a newer remac")
     if not found:
         raise CorruptStream(f"no valid packet in {len(data)} bytes: not a remac stream, or damaged throughout")
@@ -124,10 +132,10 @@ def read_packets(data: bytes) -> list[Packet]:
 
 
 def join_band(packets: Sequence[Packet], band: int) -> Packet:
-    """2.2: (header of its first packet, whole payload) of a band. Of two copies of a fragment the first counts; what contradicts the first packet of
+    """2.2: (header of its first packet, its bytes) of a band. Of two copies of a fragment the first counts; what contradicts the first packet of
     the band is left out. Raises CorruptStream where a part is missing.
     """
-    own = [(header, payload) for header, payload in packets if header.sync == BAND_SYNC and header.band == band]
+    own = [(header, payload[len(details_of(header, payload) or b""):]) for header, payload in packets if header.band == band]
     parts: dict[int, bytes] = {}
     for header, payload in own:
         if (header.fragments, header.quality, header.coder) == (own[0][0].fragments, own[0][0].quality, own[0][0].coder):
@@ -137,19 +145,21 @@ def join_band(packets: Sequence[Packet], band: int) -> Packet:
     return own[0][0], b"".join(payload for _, payload in sorted(parts.items()))
 
 
-def write_stream(common: Header, network: Network, bank: Bank | None, quality: int, bands: Iterable[tuple[int, int, bytes]],
+def write_stream(common: Header, network: Network, bank: Bank | None, bands: Iterable[tuple[int, int, bytes]],
                  *, image_id: int | None = None) -> bytes:
-    """The packets of (quality, coder, payload) of every band."""
+    """The packets of (quality, coder, bytes) of every band."""
     bands = list(bands)
     if image_id is None:                                         # 2.2
         image_id = crc32c(b"".join(struct.pack("<I", crc32c(payload)) for _, _, payload in bands))
+    details = DETAILS.pack(DETAILS.size, MINOR, network.profile.encode("ascii"), network.hash[4:], bank.hash[4:] if bank else bytes(4))
     packets: list[bytes] = []
-    for band, (band_quality, coder, payload) in enumerate(bands):
+    for band, (quality, coder, coded) in enumerate(bands):
+        payload = coded if band else details + coded
         parts = [payload[i:i + PAYLOAD_MAX] for i in range(0, len(payload), PAYLOAD_MAX)]
         if len(parts) > 255:
             raise BadInput(f"band {band}: {len(payload)} bytes do not fit 255 packets: use bands of fewer rows or a lower quality")
-        packets += [write_packet(common._replace(sync=BAND_SYNC, image_id=image_id, sequence=len(packets) + 1 + i, band=band, fragment=i,
-                                                 fragments=len(parts), quality=band_quality, coder=coder), part) for i, part in enumerate(parts)]
-    stream = STREAM.pack(MAJOR, MINOR, len(packets) + 1, network.profile.encode("ascii"), network.hash, bank.hash if bank else bytes(8))
-    first = write_packet(common._replace(sync=HEADER_SYNC, image_id=image_id, band=common.bands(), fragments=1, quality=quality), stream)
-    return first + b"".join(packets)
+        for fragment, part in enumerate(parts):
+            packets.append(write_packet(common._replace(
+                sync=OTHER_SYNC if packets else FIRST_SYNC, image_id=image_id, sequence=len(packets), band=band, fragment=fragment,
+                fragments=len(parts), quality=quality, coder=coder), part))
+    return b"".join(packets)

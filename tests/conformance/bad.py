@@ -12,7 +12,7 @@ from conformance.writer import Coded, Parts, Scene, join, parts_of, raw_packet
 from remac_runtime import reference_coder
 from remac_runtime.errors import CorruptStream, RemacError, UnsupportedStream, WrongModel
 from remac_runtime.format import LANES_LOG2_MAX, SIDE_MAX, SYMBOL_LIMIT
-from remac_runtime.reference_packets import HEADER_BYTES, PAYLOAD_MAX, REFERENCE_SECTION, crc32c, write_packet
+from remac_runtime.reference_packets import FIRST_SYNC, HEADER_BYTES, PAYLOAD_MAX, REFERENCE_SECTION, crc32c, write_packet
 
 BANDS = 3
 
@@ -65,7 +65,7 @@ def only_syncs(scene: Scene) -> bytes:
     return b"RMH1RMP1" * 40
 
 
-@fails(CorruptStream, "the header packet cut off in its last byte", "2.3 sync and crc", "2 length")
+@fails(CorruptStream, "the first packet cut off in its last byte", "2.3 sync and crc", "2 length")
 def cut_short(scene: Scene) -> bytes:
     return write_packet(*scene.packets[0])[:-1]
 
@@ -97,7 +97,7 @@ def _shared_fields() -> None:
     beyond: tuple[tuple[str, str, Make, tuple[str, ...]], ...] = (
         ("width_0", "a width of 0", _all(width=0), ("2 width",)), ("height_0", "a height of 0", _all(height=0), ("2 height",)),
         ("width_16385", f"a width of {SIDE_MAX + 1}", _all(width=SIDE_MAX + 1), ("2 width", "1 SIDE_MAX")),
-        ("height_16385", f"a height of {SIDE_MAX + 1}, with the number of bands that it asks for", _tall(SIDE_MAX + 1), ("2 height", "1 SIDE_MAX")),
+        ("height_16385", f"a height of {SIDE_MAX + 1}", _all(height=SIDE_MAX + 1), ("2 height", "1 SIDE_MAX")),
         ("sample_bit_7", "bit 7 of the sample format", _all(sample=7 | 128), ("2 sample",)),
         ("band_units_0", "bands of 0 rows", _all(band_units=0), ("2 band_units",)),
         ("reference_kind_3", "reference kind 3", _all(reference_kind=3), ("2 reference_kind",)),
@@ -113,8 +113,8 @@ def _shared_fields() -> None:
         ("depth_12_colour", "12-bit companded colour", _all(sample=11 | 32), samples),
         ("companding_2", "12-bit grey with companding 2", _all(sample=11 | 16 | 64), samples),
         ("companding_3", "12-bit grey with companding 3", _all(sample=11 | 16 | 96), samples),
-        ("reference_kind_2", "reference kind 2, with its 36-byte header payload", _earlier, ("2 reference_kind",)),
-        ("major_0", "major version 0", _version(0), ("2.1 major",)), ("major_2", "major version 2", _version(2), ("2.1 major",)))
+        ("reference_kind_2", "reference kind 2, with its 26 bytes of details", _earlier, ("2 reference_kind",)),
+        ("major_0", "major version 0", _version(b"0"), ("2 sync",)), ("major_2", "major version 2", _version(b"2"), ("2 sync",)))
     for name, covers, make, rules in unsupported:
         _enter(name, covers, (*rules, "2.3 unsupported"), make, error=UnsupportedStream)
     _enter("other_codec", "the tag of another network", ("2 codec_tag", "2.3 tags decide"), _all(codec_tag=b"else"), error=WrongModel)
@@ -123,20 +123,13 @@ def _shared_fields() -> None:
            lambda scene: _all(semantic=len(scene.bank or ()))(scene), error=CorruptStream)  # type: ignore[arg-type]
 
 
-def _tall(height: int) -> Make:
-    def make(scene: Scene) -> bytes:
-        tall = [(header._replace(height=height), payload) for header, payload in scene.packets]
-        return join([(tall[0][0]._replace(band=tall[0][0].bands()), tall[0][1]), *tall[1:]])
-    return make
-
-
-def _version(major: int) -> Make:
-    return lambda scene: join([(scene.packets[0][0], bytes([major]) + scene.packets[0][1][1:]), *scene.packets[1:]])
+def _version(digit: bytes) -> Make:
+    return lambda scene: join((header._replace(sync=header.sync[:3] + digit), payload) for header, payload in scene.packets)
 
 
 def _earlier(scene: Scene) -> bytes:
-    packets = [(header._replace(reference_kind=2), payload) for header, payload in scene.packets]
-    return join([(packets[0][0], packets[0][1] + bytes(range(8))), *packets[1:]])
+    (first, _), *others = ((header._replace(reference_kind=2), payload) for header, payload in scene.packets)
+    return join([(first, bytes([len(scene.details) + 8]) + scene.details[1:] + bytes(range(8)) + scene.parts[0]), *others])
 
 
 _shared_fields()
@@ -146,18 +139,18 @@ _shared_fields()
 
 def _with(scene: Scene, *replacement: bytes) -> bytes:
     """The stream with other bytes in the place of the packet of band 1."""
-    head, first, _, last = (write_packet(*packet) for packet in scene.packets)
-    return b"".join([head, first, *replacement, last])
+    first, _, last = (write_packet(*packet) for packet in scene.packets)
+    return b"".join([first, *replacement, last])
 
 
 def _field(**fields: object) -> Make:
     """Band 1 with other fields and a CRC that fits."""
-    return lambda scene: _with(scene, write_packet(scene.packets[2][0]._replace(**fields), scene.packets[2][1]))  # type: ignore[arg-type]
+    return lambda scene: _with(scene, write_packet(scene.packets[1][0]._replace(**fields), scene.packets[1][1]))  # type: ignore[arg-type]
 
 
 def _damaged(at: int) -> Make:
     def make(scene: Scene) -> bytes:
-        data = bytearray(write_packet(*scene.packets[2]))
+        data = bytearray(write_packet(*scene.packets[1]))
         data[at] ^= 0x20
         return _with(scene, bytes(data))
     return make
@@ -168,6 +161,7 @@ def _packet_fields() -> None:
         ("header_byte", "a byte of the header of a packet changed", _damaged(8), ("2 crc", "2.3 sync and crc")),
         ("payload_byte", "a byte of the payload of a packet changed", _damaged(HEADER_BYTES + 20), ("2 crc", "2.3 sync and crc")),
         ("sync_byte", "a byte of the sync of a packet changed", _damaged(3), ("2 sync", "2.3 sync and crc")),
+        ("sync_of_first", "the first packet's sync in another band", _field(sync=FIRST_SYNC), ("2 sync", "2.3 range")),
         ("packet_lost", "a packet is missing", _with, ("2 subset",)),
         ("quality_64", "quality 64", _field(quality=64), ("2 quality", "2.3 range", "1 QUALITIES")),
         ("lanes_512", "512 lanes", _field(coder=LANES_LOG2_MAX + 1), ("2 coder", "2.3 range", "1 LANES_LOG2_MAX")),
@@ -210,36 +204,34 @@ def length_65496(scene: Scene) -> bytes:
 
 @loses((1, 2), "the stream is cut off in the packet of band 1", "2.3 sync and crc")
 def truncated(scene: Scene) -> bytes:
-    return join(scene.packets)[:-len(write_packet(*scene.packets[3])) - 5]
+    return join(scene.packets)[:-len(write_packet(*scene.packets[2])) - 5]
 
 
-@fails(UnsupportedStream, "a second header packet, of major version 2", "2.1 major", "2.3 unsupported")
-def second_major_2(scene: Scene) -> bytes:
-    header, payload = scene.packets[0]
-    return join([*scene.packets, (header, b"\2" + payload[1:])])
+@loses((0,), "the first packet is missing, and the details with it", "2 subset")
+def first_lost(scene: Scene) -> bytes:
+    return join(scene.packets[1:])
 
 
 @loses((0, 1, 2), "reference sections in all bands, without reference kind 2", "2.2 reference section")
 def all_reference_sections(scene: Scene) -> bytes:
-    return join([scene.packets[0], *((header._replace(coder=REFERENCE_SECTION), payload) for header, payload in scene.packets[1:])])
+    return join((header._replace(coder=REFERENCE_SECTION), payload) for header, payload in scene.packets)
 
 
-@loses((0, 1, 2), "the header packet alone", "2 subset")
-def header_only(scene: Scene) -> bytes:
+@loses((1, 2), "the first packet alone", "2 subset")
+def first_only(scene: Scene) -> bytes:
     return join(scene.packets[:1])
 
 
-@loses(tuple(range(SIDE_MAX // 64)), f"the header packet alone of a picture of 1x{SIDE_MAX}, the largest height", "2 height", "1 SIDE_MAX")
+@loses(tuple(range(1, SIDE_MAX // 64)), f"the first packet alone of a picture of 1x{SIDE_MAX}, the largest height", "2 height", "1 SIDE_MAX")
 def height_16384(scene: Scene) -> bytes:
     header, payload = scene.packets[0]
-    tall = header._replace(width=1, height=SIDE_MAX)
-    return join([(tall._replace(band=tall.bands()), payload)])
+    return join([(header._replace(width=1, height=SIDE_MAX), payload)])
 
 
 @loses((1, 2), "the first valid packet is of another picture: its image decodes, of which there is band 0 alone", "2.3 foreign", "2 image_id")
 def first_decides(scene: Scene) -> bytes:
-    head, first, *others = scene.packets
-    return join([(first[0]._replace(image_id=7), first[1]), head, *others])
+    header, payload = scene.packets[0]
+    return join([(header._replace(image_id=7), payload), *scene.packets])
 
 
 # ---- fragments
@@ -251,14 +243,14 @@ def fragment_missing(scene: Scene) -> bytes:
 
 @loses((1,), "a band in two fragments of which the first is not of full length", "2.2 full fragments", "2 fragment")
 def fragment_short(scene: Scene) -> bytes:
-    header, payload = scene.packets[2]
+    header, payload = scene.packets[1]
     return _with(scene, *(write_packet(header._replace(fragments=2, fragment=i), part) for i, part in enumerate((payload[:20], payload[20:]))))
 
 
 def _before(scene: Scene, **fields: object) -> bytes:
     """A packet of band 1 that claims something else, then the right one."""
-    header, payload = scene.packets[2]
-    return _with(scene, write_packet(header._replace(**fields), scene.packets[1][1]), write_packet(header, payload))  # type: ignore[arg-type]
+    header, payload = scene.packets[1]
+    return _with(scene, write_packet(header._replace(**fields), scene.packets[2][1]), write_packet(header, payload))  # type: ignore[arg-type]
 
 
 @loses((1,), "a first packet that claims two fragments: the whole one after it disagrees and is left out", "2.2 first counts", "2 fragments")
@@ -273,7 +265,7 @@ def first_claims_coder(scene: Scene) -> bytes:
 
 @loses((1,), "the first copy of a packet is of noise: it counts", "2.2 first counts")
 def first_copy_wrong(scene: Scene) -> bytes:
-    header, payload = scene.packets[2]
+    header, payload = scene.packets[1]
     return _with(scene, write_packet(header, bytes(len(payload))), write_packet(header, payload))
 
 
@@ -282,7 +274,7 @@ def first_copy_wrong(scene: Scene) -> bytes:
 def _payload(change: Callable[[Parts], bytes]) -> Make:
     """Band 1 with its payload put together from other parts."""
     def make(scene: Scene) -> bytes:
-        header, _ = scene.packets[2]
+        header, _ = scene.packets[1]
         return _with(scene, write_packet(header._replace(coder=0), change(parts_of(scene.symbols[1]))))
     return make
 
@@ -294,7 +286,7 @@ def _band(change: Callable[[Coded], Coded], bits: str | None = None) -> Make:
         parts = parts_of(coded)
         if bits is not None:
             parts = parts._replace(bits=parts.bits[:-len(reference_coder.escape_bits(*coded[-1]))] + bits)
-        return _with(scene, write_packet(scene.packets[2][0]._replace(coder=0), parts.payload()))
+        return _with(scene, write_packet(scene.packets[1][0]._replace(coder=0), parts.payload()))
     return make
 
 
@@ -312,7 +304,7 @@ def _lanes(claimed: int, written: int, size: int | None = None) -> Make:
     """Band 1 with 2^written lanes where its packet claims 2^claimed, cut to `size` bytes."""
     def make(scene: Scene) -> bytes:
         payload = reference_coder.encode_symbols(scene.symbols[1], written)[:size]
-        return _with(scene, write_packet(scene.packets[2][0]._replace(coder=claimed), payload))
+        return _with(scene, write_packet(scene.packets[1][0]._replace(coder=claimed), payload))
     return make
 
 

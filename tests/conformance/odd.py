@@ -9,7 +9,7 @@ import numpy as np
 from conformance.writer import Scene, join, parts_of
 from remac_runtime import reference, reference_coder
 from remac_runtime.format import HYPER_CONTEXTS, LATENT_OFFSET, NO_REFERENCE, SYMBOL_LIMIT
-from remac_runtime.reference_packets import FIELDS, HEADER_BYTES, HEADER_SYNC, PAYLOAD_MAX, Packet, write_packet
+from remac_runtime.reference_packets import FIELDS, HEADER_BYTES, OTHER_SYNC, PAYLOAD_MAX, Packet, write_packet
 
 
 @dataclass(frozen=True)
@@ -163,37 +163,38 @@ def order(scene: Scene) -> bytes:
     return b"RMP1 noise".join([*reversed(written), written[1]])
 
 
-@odd("the header packet is lost", "2 subset")
-def no_header(scene: Scene) -> bytes:
-    return b"".join(_written(scene)[1:])
+@odd("the first packet comes last and twice", "2 subset", "2 stream")
+def first_last(scene: Scene) -> bytes:
+    first, *others = _written(scene)
+    return b"".join([*others, first, first])
 
 
-@odd("the header packet comes last and twice", "2 subset", "2 stream")
-def header_last(scene: Scene) -> bytes:
-    written = _written(scene)
-    return b"".join([*written[1:], written[0], written[0]])
+def _detailed(scene: Scene, change: Callable[[bytes], bytes]) -> bytes:
+    """The stream with other details."""
+    header, *others = scene.packets[0][0], *_written(scene)[1:]
+    return write_packet(header, change(scene.details) + scene.parts[0]) + b"".join(others)
 
 
-@odd("a later minor version with a longer header payload", "2.1 minor")
+def _longer(details: bytes, minor: int, added: bytes) -> bytes:
+    return bytes([len(details) + len(added), minor]) + details[2:] + added
+
+
+@odd("a later minor version with longer details", "2.1 minor", "2.1 size")
 def minor(scene: Scene) -> bytes:
-    header, payload = scene.packets[0]
-    return write_packet(header, payload[:1] + b"\7" + payload[2:] + b"later fields") + b"".join(_written(scene)[1:])
+    return _detailed(scene, lambda details: _longer(details, 7, b"later fields"))
 
 
-@odd("fields appended to the header packet that read like a packet of band 1: what lies in a valid packet is not looked for packets",
-     "2.3 bytes between", "2.1 minor")
+@odd("fields appended to the details that read like a packet of band 1: what lies in a valid packet is not looked for packets",
+     "2.3 bytes between", "2.1 minor", "2.1 size")
 def nested(scene: Scene) -> bytes:
-    (header, payload), written = scene.packets[0], _written(scene)
-    trap = write_packet(scene.packets[2][0], scene.packets[1][1])        # band 1 with the payload of band 0
-    return write_packet(header, payload[:1] + b"\1" + payload[2:] + trap) + b"".join(written[1:])
+    trap = write_packet(scene.packets[1][0], scene.parts[0][:100])        # short enough for details, whose size is one byte
+    return _detailed(scene, lambda details: _longer(details, 1, trap))
 
 
-@odd("the header packet has another number of packets, another profile and other hashes behind the tags: the tags decide",
-     "2.1 packets", "2.1 profile", "2.1 codec_hash", "2.1 bank_hash", "2.3 tags decide")
-def header_lies(scene: Scene) -> bytes:
-    (header, payload), written = scene.packets[0], _written(scene)
-    changed = payload[:2] + b"\0\0" + b"\xff" * 8 + payload[12:16] + bytes(4) + payload[20:24] + bytes(4)
-    return write_packet(header, changed) + b"".join(written[1:])
+@odd("the details have a profile that cannot be printed and other hashes behind the tags: they are not used, and the tags decide",
+     "2.1 profile", "2.1 codec_rest", "2.1 bank_rest", "2.1 not used", "2.3 tags decide")
+def details_lie(scene: Scene) -> bytes:
+    return _detailed(scene, lambda details: details[:2] + b"\xff" * 8 + bytes(len(details) - 10))
 
 
 @odd("sequence numbers in disorder, an image id of 0", "2 sequence", "2 image_id", "2.2 image id")
@@ -207,48 +208,47 @@ def false_packets(scene: Scene) -> bytes:
     written = _written(scene)
     spanning = FIELDS.pack(*scene.packets[1][0]._replace(length=len(written[1]) + len(written[2]))) + bytes(4)
     longest = FIELDS.pack(*scene.packets[1][0]._replace(length=PAYLOAD_MAX)) + bytes(4)
-    return b"".join([b"R", b"RM", b"RMH", b"RMRMP", written[0], spanning, written[1], b"RMP1", written[2], longest, written[3],
+    return b"".join([b"R", b"RM", b"RMH", b"RMRMP", written[0], spanning, written[1], b"RMP1", longest, written[2],
                      written[1][:HEADER_BYTES - 1]])
 
 
 @odd("a second packet of every band follows with another payload and a fitting CRC: the first counts", "2.2 first counts")
 def copies(scene: Scene) -> bytes:
-    bands = scene.packets[1:]
-    turned = [*bands[1:], bands[0]]
-    return join([scene.packets[0], *bands, *((header, other) for (header, _), (_, other) in zip(bands, turned, strict=True))])
+    turned = [*scene.parts[1:], scene.parts[0]]
+    beginnings = [scene.details, *[b""] * (len(turned) - 1)]
+    second = [(header, beginning + other) for (header, _), beginning, other in zip(scene.packets, beginnings, turned, strict=True)]
+    return join([*scene.packets, *second])
 
 
 @odd("packets that disagree with the first of their band in quality, lanes or number of fragments are left out", "2.2 first counts", "2 fragments")
 def contradictions(scene: Scene) -> bytes:
-    head, *bands = scene.packets
     changes = ({"quality": 63 - scene.quality}, {"coder": 3}, {"fragments": 2, "fragment": 1})
     wrong: list[Packet] = [(header._replace(**change), payload)  # type: ignore[arg-type]
-                           for (header, payload), change in zip(bands, changes, strict=True)]
-    return join([head, *bands, *wrong])
+                           for (header, payload), change in zip(scene.packets, changes, strict=True)]
+    return join([*scene.packets, *wrong])
 
 
 @odd("packets of other pictures, networks and sizes come in between, for the same bands", "2.3 foreign", "2 image_id")
 def foreign(scene: Scene) -> bytes:
-    head, *bands = scene.packets
+    first, second, third = scene.packets
     h = scene.common
     changes: tuple[dict[str, object], ...] = (
         {"image_id": 1}, {"codec_tag": b"none"}, {"bank_tag": b"none"}, {"width": h.width + 1}, {"height": h.height + 1}, {"sample": h.sample ^ 16},
         {"band_units": h.band_units + 4}, {"semantic": h.semantic ^ 1}, {"texture": h.texture ^ 1})
-    strange = [(bands[1][0]._replace(band=0, **change), bands[1][1]) for change in changes]  # type: ignore[arg-type]
-    return join([head, *strange, *bands])
+    strange = [(first[0]._replace(**change), scene.details + scene.parts[1]) for change in changes]  # type: ignore[arg-type]
+    return join([second, *strange, first, third])
 
 
-@odd("the fragments of a band in reverse order, the last one twice", "2 fragment", "2 fragments", "2.2 fragments", "2.2 full fragments")
+@odd("the fragments of a band in reverse order, the last one twice", "2 fragment", "2 fragments", "2.2 fragments", "2.2 full fragments", "2.2 part")
 def fragments(scene: Scene) -> bytes:
-    head, *parts = scene.packets
-    return join([head, parts[-1], *reversed(parts)])
+    return join([scene.packets[-1], *reversed(scene.packets)])
 
 
-@odd("a header packet that counts the bands wrongly or is too short is no packet, so its major version is not looked at",
-     "2 band", "2.3 range", "2.1 major", "2.1 short")
-def false_header(scene: Scene) -> bytes:
-    header, payload = scene.packets[0]
-    wrong = [header._replace(band=header.band + 1), header._replace(fragment=1), header._replace(fragments=2), header._replace(reserved=1),
-             header._replace(quality=64)]
-    assert header.sync == HEADER_SYNC
-    return join([*((each, b"\2" + payload[1:]) for each in wrong), (header, b"\2" + payload[1:27]), *scene.packets])
+@odd("no packets: of another place with the first packet's sync, of its place with another sync, with a field out of range, with details too short "
+     "or too long", "2 sync", "2 band", "2.3 range", "2.1 short", "2.1 size")
+def false_first(scene: Scene) -> bytes:
+    header, details, wrong = scene.packets[0][0], scene.details, scene.parts[1]
+    changes: tuple[dict[str, object], ...] = ({"band": 1}, {"fragment": 1, "fragments": 2}, {"sync": OTHER_SYNC}, {"reserved": 1}, {"quality": 64})
+    false = [(header._replace(**change), details + wrong) for change in changes]  # type: ignore[arg-type]
+    short, long = bytes([len(details) - 1]) + details[1:-1], bytes([len(details) + len(wrong) + 1]) + details[1:]
+    return join([*false, (header, short + wrong), (header, long + wrong), *scene.packets])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from remac_runtime import reference, reference_coder
 from remac_runtime.format import BAND_UNIT, HYPER_STRIDE, LATENT_STRIDE, NO_REFERENCE
 from remac_runtime.network import Bank, Network
-from remac_runtime.reference_packets import FIELDS, Header, Packet, crc32c, read_packets, write_packet, write_stream
+from remac_runtime.reference_packets import FIELDS, Header, Packet, crc32c, details_of, read_packets, write_packet, write_stream
 
 Coded = list[tuple[reference_coder.Table, int]]
 Choose = Callable[[int, tuple[int, int, int]], int]
@@ -89,8 +89,8 @@ class Scene:
         return coded
 
     def packets_of(self, payloads: Sequence[tuple[int, int, bytes]]) -> list[Packet]:
-        """Header packet and band packets of (quality, coder, payload) of every band."""
-        return read_packets(write_stream(self.common, self.network, self.bank, self.quality, payloads))
+        """The packets of (quality, coder, bytes) of every band."""
+        return read_packets(write_stream(self.common, self.network, self.bank, payloads))
 
     @cached_property
     def symbols(self) -> list[Coded]:
@@ -99,6 +99,17 @@ class Scene:
 
     @cached_property
     def packets(self) -> list[Packet]:
-        """What our encoder sends: the header packet, then the bands; one packet a band in all scenes that count on it."""
+        """What our encoder sends: one packet a band in all scenes that count on it."""
         lanes = [reference_coder.lanes_log2_for(len(coded)) for coded in self.symbols]
         return self.packets_of([(self.quality, n, reference_coder.encode_symbols(coded, n)) for n, coded in zip(lanes, self.symbols, strict=True)])
+
+    @cached_property
+    def details(self) -> bytes:
+        """What the payload of the first packet begins with."""
+        return details_of(*self.packets[0]) or b""
+
+    @cached_property
+    def parts(self) -> list[bytes]:
+        """The payloads of the packets without the details."""
+        (_, first), *others = self.packets
+        return [first[len(self.details):], *(payload for _, payload in others)]
