@@ -108,6 +108,14 @@ def load_weights(model: Codec, state: dict[str, Tensor]) -> list[str]:
     return [name for name in missing if not name.startswith(later)] + [name for name in unexpected if not name.startswith(LATER_TENSORS)]
 
 
+def load_own(model: Codec, state: dict[str, Tensor], source: Path) -> None:
+    """Load the tensors of a checkpoint, all of which must belong. Raises BadNetwork."""
+    foreign = load_weights(model, state)
+    if foreign:
+        raise BadNetwork(f"{source}: not of profile {model.config.name} with this decoder (first foreign tensor: {foreign[0]}): "
+                         "name its own with --profile and --decoder")
+
+
 def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
     """Replace every gradient by its mean over the processes, in one transfer."""
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -174,10 +182,7 @@ class Trainer:
             self.model.start_from_pca(blocks.permute(0, 2, 3, 1).reshape(-1, 768).to(self.run.device))
             return
         state = resumed or read_checkpoint(source, self.run.device, ("model", "rate"))
-        foreign = load_weights(self.model, state["model"])
-        if foreign:
-            raise BadNetwork(f"{source}: not of profile {self.run.codec.name} with this decoder (first foreign tensor: {foreign[0]}): "
-                             "name its own with --profile and --decoder")
+        load_own(self.model, state["model"], source)
         rate = RateConfig(**state["rate"])
         if rate != RATE:
             self.model.regrid(rate)
@@ -359,7 +364,8 @@ def main(arguments: list[str]) -> int:
     begin(run.folder, {"codec": asdict(run.codec), "train": asdict(run.train), "rate": asdict(RATE), "processes": run.processes, "device": run.device,
                        "command": " ".join(["python -m remac.train_codec", *arguments])})
     if run.start:
-        read_checkpoint(run.start, mapped=True)      # here, where an error is one line: that of a worker is a traceback
+        start = read_checkpoint(run.start, needed=("model", "rate"), mapped=True)
+        load_own(Codec(run.codec), start["model"], run.start)       # here, where an error is one line: that of a worker is a traceback
     rendezvous = str((run.folder / f"rendezvous.{os.getpid()}").resolve())
     if run.processes > 1:
         _spawn(run, rendezvous)

@@ -17,7 +17,7 @@ from tiny_codec import TINY
 
 from calibration import decoder, freeze, thaw
 from remac import gpu_bundle, marsqe_weights, matching, regrow, train_codec, train_marsqe, train_segmenter, training_record, widen
-from remac.checkpoints import read_checkpoint, save_checkpoint
+from remac.checkpoints import read_checkpoint, save_checkpoint, write_checkpoint
 from remac.config import PROFILES, RATE, STAGES
 from remac.runs import begin, open_log, read_run
 from remac_runtime.errors import BadInput, BadNetwork
@@ -127,6 +127,15 @@ def test_a_bad_checkpoint_is_one_line(content: bytes | None, number: int, pictur
     assert main([*arguments]) == Exit.FAILED
     error = capsys.readouterr().err
     assert error.startswith(f"remac: {path}: ") and error.count("\n") == 1 and error.endswith("name the checkpoint.pt of a run\n")
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_checkpoint_of_another_profile_is_one_line(processes: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "other.pt"
+    write_checkpoint(path, "float", asdict(RATE), {"analysis.stem.weight": torch.ones(3)})
+    assert train_codec.main(["--out", str(tmp_path / "out"), "--data", str(pictures), "--start", str(path), "--processes", processes]) == Exit.FAILED
+    error = capsys.readouterr().err
+    assert error.startswith(f"remac: {path}: not of profile rover-m with this decoder") and error.count("\n") == 1
 
 
 def test_a_bad_checkpoint_of_a_decoder_is_refused(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ ENCODER_SYMBOLS_PER_LANE = 32768
 SIDE_MAX = 16384
 PACKET_MAX = 65535
 NO_REFERENCE = 255
+MOSAICS = 5
+MOSAIC_SIDE_MIN = 4
 
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
 # Neighbours of the latents of phases 1..3: (plane, row offset, column offset), in the order of the channels (FORMAT 5.5).

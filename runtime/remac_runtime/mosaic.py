@@ -1,0 +1,119 @@
+"""Pictures that were interpolated from a Bayer mosaic (FORMAT 3.1): what is coded of them, and how they come back.
+
+A camera with colour filters has one sample a pixel; the two others of a picture are guessed from the neighbours. The plain guess, their mean, blurs and
+leaves coloured fringes at the finest scale, which cost a codec of pictures dearly though they say nothing. So the samples of the mosaic are guessed anew,
+by linear filters that take the slope of the other colours into account (those of Malvar, He and Cutler, "High-quality linear interpolation for
+demosaicing of Bayer-patterned color images", ICASSP 2004, with three quarters of their correction), the sharper picture is coded, and after decoding the
+plain interpolation of its mosaic gives the camera's picture. Integers only, no multiplication that shifts and additions cannot do.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+PATTERNS = ("none", "rggb", "grbg", "gbrg", "bggr")      # by the number in the header: colours of the first two rows and columns
+AUTOMATIC = "auto"
+_TILES, _TILE, _MARGIN = 8, 20, 2       # tiles a side that are looked at, pixels a side of each, and what of it the filters do not reach
+_ERROR_MAX = 6.5                        # mean squared error (40 dB) up to which an interpolation counts as the one that made the picture
+_TIMES, _BEYOND = 3, 0.5                # ... if every other pattern's is three times as large, and by half a squared level more
+
+Pixels = NDArray[np.uint8]
+Plane = NDArray[np.int32]
+
+
+class _Sums(NamedTuple):
+    """Of some pixels of a mosaic: themselves and the sums of their neighbours at one step, on the diagonals, and at two steps."""
+
+    centre: Plane
+    left_right: Plane
+    up_down: Plane
+    diagonal: Plane
+    far_left_right: Plane
+    far_up_down: Plane
+
+    def turned(self) -> _Sums:
+        """With rows for columns."""
+        return _Sums(self.centre, self.up_down, self.left_right, self.diagonal, self.far_up_down, self.far_left_right)
+
+
+class _Guess(NamedTuple):
+    """What the other colours of a pixel are taken for: green at red and blue, the colour left and right of a green pixel, blue at red and red at blue."""
+
+    green: Callable[[_Sums], Plane]
+    beside: Callable[[_Sums], Plane]
+    opposite: Callable[[_Sums], Plane]
+
+
+def _rounded(sixty_fourths: Plane) -> Plane:
+    clipped: Plane = np.clip(sixty_fourths + 32 >> 6, 0, 255)
+    return clipped
+
+
+_PLAIN = _Guess(
+    green=lambda s: s.left_right + s.up_down + 2 >> 2,
+    beside=lambda s: s.left_right + 1 >> 1,
+    opposite=lambda s: s.diagonal + 2 >> 2)
+_SHARP = _Guess(
+    green=lambda s: _rounded(24 * s.centre + 16 * (s.left_right + s.up_down) - 6 * (s.far_left_right + s.far_up_down)),
+    beside=lambda s: _rounded(30 * s.centre + 32 * s.left_right - 6 * (s.diagonal + s.far_left_right) + 3 * s.far_up_down),
+    opposite=lambda s: _rounded(36 * s.centre + 16 * s.diagonal - 9 * (s.far_left_right + s.far_up_down)))
+
+
+def _mosaic(pixels: Pixels, row: int, column: int) -> Plane:
+    """The mosaic of a picture, with red at that row and column of each two."""
+    plane: Plane = pixels[..., 1].astype(np.int32)
+    plane[row::2, column::2] = pixels[row::2, column::2, 0]
+    plane[1 - row::2, 1 - column::2] = pixels[1 - row::2, 1 - column::2, 2]
+    return plane
+
+
+def _guessed(pixels: Pixels, pattern: int, guess: _Guess) -> Pixels:
+    """The mosaic of a picture with the other colours as guessed. Beyond its sides it is mirrored about its first and last pixels, which keeps the colours
+    where they are."""
+    red_row, red_column = divmod(pattern - 1, 2)
+    around, result = np.pad(_mosaic(pixels, red_row, red_column), 2, "reflect"), np.empty_like(pixels)
+    rows, columns = pixels.shape[:2]
+    for row, column in np.ndindex(2, 2):
+        def at(down: int, right: int, row: int = row, column: int = column) -> Plane:
+            return around[2 + row + down:2 + rows + down:2, 2 + column + right:2 + columns + right:2]
+
+        s = _Sums(at(0, 0), at(0, -1) + at(0, 1), at(-1, 0) + at(1, 0), at(-1, -1) + at(-1, 1) + at(1, -1) + at(1, 1), at(0, -2) + at(0, 2),
+                  at(-2, 0) + at(2, 0))
+        in_red_row, in_red_column = row == red_row, column == red_column
+        if in_red_row == in_red_column:     # a pixel of red or blue
+            own, other = (0, 2) if in_red_row else (2, 0)
+            planes = {own: s.centre, 1: guess.green(s), other: guess.opposite(s)}
+        else:
+            along_row, along_column = (0, 2) if in_red_row else (2, 0)
+            planes = {along_row: guess.beside(s), 1: s.centre, along_column: guess.beside(s.turned())}
+        for channel, plane in planes.items():
+            result[row::2, column::2, channel] = plane
+    return result
+
+
+def sharpened(pixels: Pixels, pattern: int) -> Pixels:
+    """What is coded of a picture uint8[H,W,3] with one of the PATTERNS 1..4: its mosaic, interpolated anew. Sides are MOSAIC_SIDE_MIN or more."""
+    return _guessed(pixels, pattern, _SHARP)
+
+
+def interpolated(pixels: Pixels, pattern: int) -> Pixels:
+    """The plain interpolation of the mosaic of uint8[H,W,3]: what a camera made, and the ground makes again of what it decodes."""
+    return _guessed(pixels, pattern, _PLAIN)
+
+
+def found(samples: NDArray[Any]) -> int:
+    """The pattern that a picture was plainly interpolated from, 0 where it was not, or where that cannot be told. Looks at some tiles only."""
+    if samples.ndim != 3 or samples.dtype != np.uint8 or min(samples.shape[:2]) < _TILES * _TILE:
+        return 0
+    tops, lefts = (np.linspace(0, side - _TILE, _TILES).astype(int) // 2 * 2 for side in samples.shape[:2])
+    tiles = np.concatenate([samples[top:top + _TILE, left:left + _TILE] for top in tops for left in lefts])
+    inner = np.s_[:, _MARGIN:_TILE - _MARGIN, _MARGIN:_TILE - _MARGIN]
+    errors = []
+    for pattern in range(1, len(PATTERNS)):
+        difference = interpolated(tiles, pattern).astype(np.int32) - tiles
+        errors.append(float(np.mean(np.square(difference.reshape(-1, _TILE, *difference.shape[1:])[inner]))))
+    best, second = sorted(errors)[:2]
+    return errors.index(best) + 1 if best <= _ERROR_MAX and _TIMES * best + _BEYOND <= second else 0
