@@ -18,6 +18,7 @@ from benchmarks.rd_blocks import (
     images,
     limits,
     measured_sets,
+    mosaics,
     pairs,
     plot,
     rate_distortion,
@@ -216,7 +217,7 @@ def sample_points(sources: Sources) -> str:
 BLOCKS: Mapping[str, Block] = {
     "headline": headline, "example": example, "pictures": pictures,
     "rd": rate_distortion, "rd-plot": plot, "rd-pairs": pairs, "rd-curve": curve, "rd-images": images, "references": references, "limits": limits,
-    "bands": bands, "adaptation": adaptation, "float-gap": float_gap, "rd-ranges": rate_ranges,
+    "bands": bands, "adaptation": adaptation, "mosaics": mosaics, "float-gap": float_gap, "rd-ranges": rate_ranges,
     "macs": macs, "speed": speed_blocks.speed, "stages": stage_blocks.stages, "networks": speed_blocks.networks, "boards": speed_blocks.boards,
     "prediction-error": speed_blocks.prediction_error, "checks": checks, "corruption": corruption, "corruption-kinds": corruption_kinds,
     "verify": exactness_blocks.verify, "differential": exactness_blocks.differential, "flight": exactness_blocks.flight,

@@ -24,6 +24,7 @@ from benchmarks.differential_cases import KINDS, Case, case_of, picture_of
 from benchmarks.store import RESULTS, write_json
 from remac_runtime import native, reference
 from remac_runtime.backends import open_backend
+from remac_runtime.choices import PATTERNS
 from remac_runtime.codec import Decoder, Encoder
 from remac_runtime.errors import RemacError
 from remac_runtime.exits import reported
@@ -47,11 +48,12 @@ Encode = Callable[[Case, Picture], bytes]
 
 @dataclass(frozen=True)
 class Engine:
-    """An encoder by name, and what it decodes with where it does: stream -> (y_hat, lost bands)."""
+    """An encoder by name, and what it decodes with where it does: stream -> (y_hat, lost bands). `mosaics`: whether it codes them."""
 
     name: str
     encode: Encode
     decode: Callable[[bytes], tuple[Any, tuple[int, ...]]] | None = None
+    mosaics: bool = True
 
 
 # ---- engines
@@ -98,7 +100,7 @@ def flight_engine(program: Path, folder: Path) -> Engine:
             raise RemacError(f"the flight encoder ends with {done.returncode}: {done.stderr.strip()[-500:]}")
         return target.read_bytes()
 
-    return Engine("flight", encode)
+    return Engine("flight", encode, mosaics=False)
 
 
 def open_engines(model: Model, flight: Path | None, stack: ExitStack, names: tuple[str, ...] = BACKENDS) -> list[Engine]:
@@ -138,6 +140,8 @@ def compare(case: Case, picture: Picture, model: Model, engines: list[Engine]) -
     latents, lost = first.decode(stream)
     _same_latents(first.name, (latents, lost), latents)
     for engine in engines[1:]:
+        if case.mosaic != PATTERNS[0] and not engine.mosaics:
+            continue
         try:
             _same_stream(engine.name, engine.encode(case, picture), stream)
             if engine.decode is not None:
@@ -148,7 +152,7 @@ def compare(case: Case, picture: Picture, model: Model, engines: list[Engine]) -
     if case.number % REFERENCE_EVERY == 0 and case.height * case.width <= REFERENCE_PIXELS:
         bank = model.bank if case.references else None
         _same_stream("the reference", reference.encode(picture.samples, picture.depth, model.network, bank, case.quality, band_rows=case.band_rows,
-                                                       image_id=case.image_id), stream)
+                                                       image_id=case.image_id, mosaic=PATTERNS.index(case.mosaic)), stream)
         decoded = reference.decode_latents(stream, model.network, model.bank)
         _same_latents("the reference", (decoded.y_hat, decoded.lost), latents)
         compared += 2

@@ -1,15 +1,16 @@
 """Random pictures and how they are coded, for benchmarks/differential.py: every case is a pure function of (seed, number)."""
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from remac_runtime.choices import PATTERNS
 from remac_runtime.codec import EncodeOptions
-from remac_runtime.format import BAND_UNIT, QUALITIES
+from remac_runtime.format import BAND_UNIT, MOSAIC_SIDE_MIN, QUALITIES
 from remac_runtime.images import Picture
 from remac_runtime.terrain import terrain
 
@@ -34,13 +35,14 @@ class Case:
     image_id: int | None
     strip_rows: int
     c_part: bool
+    mosaic: str
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def options(self, strip_rows: int | None) -> EncodeOptions:
         return EncodeOptions(quality=self.quality, band_rows=self.band_rows, references=self.references, image_id=self.image_id,
-                             strip_rows=strip_rows)
+                             mosaic=self.mosaic, strip_rows=strip_rows)
 
 
 def _side(rng: Generator) -> int:
@@ -53,9 +55,11 @@ def case_of(seed: int, number: int) -> Case:
     rng = np.random.default_rng([seed, number])
     grey = bool(rng.random() < 0.35)
     depth = int(rng.integers(9, 17)) if grey and rng.random() < 0.5 else 8
-    return Case(number, list(KINDS)[number % len(KINDS)], _side(rng), _side(rng), depth, grey, int(rng.integers(QUALITIES)),
+    case = Case(number, list(KINDS)[number % len(KINDS)], _side(rng), _side(rng), depth, grey, int(rng.integers(QUALITIES)),
                 int(rng.choice(BAND_UNITS)) * BAND_UNIT, bool(rng.random() < 0.7), int(rng.integers(1 << 32)) if rng.random() < 0.2 else None,
-                int(rng.integers(1, 200)), bool(rng.random() < 0.8))
+                int(rng.integers(1, 200)), bool(rng.random() < 0.8), PATTERNS[0])
+    may = not grey and min(case.height, case.width) >= MOSAIC_SIDE_MIN
+    return replace(case, mosaic=PATTERNS[int(rng.integers(len(PATTERNS)))]) if may and rng.random() < 0.3 else case
 
 
 # ---- pictures: 0..top, float or integer [H,W,C]

@@ -17,7 +17,6 @@ from PIL import Image
 
 from benchmarks import flight_checks, store
 from benchmarks.flight_checks import tool
-from export.c99_readme import FRAME
 from remac_runtime.boards import find_board
 from remac_runtime.codec import EncodeOptions, Encoder
 from remac_runtime.exits import reported
@@ -42,6 +41,7 @@ ASSUMPTION = (f"A prediction, not a measurement: instructions counted for the Po
               "core issues two, but a multiplication keeps one of its two integer units busy for two cycles or more, and memory is not modelled. "
               "Half as many seconds are possible, or twice as many.")
 PREDICTED = ("rad750_133", "rad750_200")       # board files, which hold clock and power
+FRAME = (1600, 1200)              # width and height of the memory map and of the prediction
 EXAMPLES = """\
 examples:
   python -m benchmarks.flight                        # all processors, into benchmarks/results/flight.json

@@ -193,6 +193,15 @@ def adaptation(sources: Sources) -> str:
                  [(SET_TITLES[name], *(percent(found[quality]) for quality in qualities)) for name, found in sets.items()])
 
 
+def mosaics(sources: Sources) -> str:
+    """What coding the mosaic of pictures that were interpolated from one brings: those of the sets in which one is found, and simulated ones."""
+    content = sources["mosaics"]
+    rows = [(name, percent(change)) for name, change in sorted(content["found"].items(), key=lambda item: item[1])]
+    rows.append((f"mean of {len(content['simulated'])} {SET_TITLES[content['simulated_from']]} at half size, as a camera would have made them",
+                 percent(sum(content["simulated"].values()) / len(content["simulated"]))))
+    return table(("picture", "bytes at equal PSNR, mosaic against picture"), rows)
+
+
 def rate_ranges(sources: Sources) -> str:
     """How the mean BD-rates depend on the range of JPEG qualities they are taken over."""
     sets, spans = measured_sets(sources), sources["rd"]["ranges"]

@@ -20,6 +20,7 @@ from benchmarks.metrics import RDPoint, bd_rate, psnr_db
 from benchmarks.rd_remac import QUALITIES, VARIANTS
 from benchmarks.store import RESULTS, ImageResults, Results, load, save, write_json
 from benchmarks.summary import mean
+from remac_runtime import mosaics
 from remac_runtime.exits import reported
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,13 +47,16 @@ class TrainingCodec:
         set_integer(self.codec, rounded=integer)
         height, width = picture.shape[:2]
         band_rows = VARIANTS[VARIANT]["band_rows"]
-        x = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float()
+        pattern = mosaics.found(picture)
+        shown = mosaics.sharpened(picture, pattern) if pattern else picture
+        x = torch.from_numpy(shown.copy()).permute(2, 0, 1)[None].float()
         x = torch.nn.functional.pad(x, (0, -width % PAD_MULTIPLE, 0, -height % band_rows), "replicate")
         points = []
         for quality in QUALITIES:
             with torch.no_grad():
                 coded = self.codec(x, torch.tensor([quality]), False, bands=x.shape[2] // band_rows)
             decoded = coded.x_hat[0, :, :height, :width].clamp(0, 255).round().permute(1, 2, 0).byte().numpy()
+            decoded = mosaics.interpolated(decoded, pattern) if pattern else decoded
             points.append(RDPoint(quality, math.ceil((coded.bits_y + coded.bits_z).item() / 8), psnr_db(picture, decoded)))
         return tuple(points)
 

@@ -194,6 +194,7 @@ PARTS: dict[str, Part] = {
                      _command("-m", "benchmarks.rd_remac", "--model", "build/rover-s", "--name", "remac-s")),
     "rd-float": Part("the same before quantisation", "minutes", _of_this_codec("float_gap.json"), _command("-m", "benchmarks.rd_float")),
     "adaptation": Part("what tables that adapt save", "two minutes", _of_this_codec("adaptation.json"), _command("-m", "benchmarks.adaptation")),
+    "mosaics": Part("what coding mosaics saves", "minutes", _of_this_codec("mosaics.json"), _command("-m", "benchmarks.mosaics")),
     "rd-peers": Part("rate and quality of the peers", "hours the first time", _never, _command("-m", "benchmarks.rd_peers")),
     "rd": Part("BD-rates", "seconds", _never, _command("-m", "benchmarks.rd", "--codec-results", "benchmarks/results/rd_remac.json")),
     "ground": Part("ground decoders: quality, cost, how far they look", "a quarter of an hour, idle machine", _never,

@@ -44,6 +44,7 @@ SOURCES: Mapping[str, Source] = {
     "example": Source("example.json", _own),
     "float-gap": Source("float_gap.json", _own),
     "adaptation": Source("adaptation.json", _own),
+    "mosaics": Source("mosaics.json", _own),
     "boards": Source("../../boards/figures.json", _own),        # packed by board_figures.py; it travels with the board files
     "verify": Source("verify.json", _own),
     "differential": Source("differential.json", _own),

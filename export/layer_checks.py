@@ -13,6 +13,7 @@ from export.report import CheckResult
 from remac_runtime import reference
 from remac_runtime.arithmetic import requantise
 from remac_runtime.backends import open_backend
+from remac_runtime.choices import PATTERNS
 from remac_runtime.format import LATENT_OFFSET, NO_REFERENCE, PHASES
 from remac_runtime.model import Model
 from remac_runtime.network import Network
@@ -121,7 +122,7 @@ def check_stream(model: Model, pixels: NDArray[np.uint8]) -> CheckResult:
     from remac_runtime.images import Picture
     title = "stream and latents equal the reference codec's"
     with Encoder(model, "onnxruntime") as encoder, Decoder(model, encoder.backend) as decoder:
-        data = encoder.encode(Picture(pixels), EncodeOptions(quality=QUALITY))
+        data = encoder.encode(Picture(pixels), EncodeOptions(quality=QUALITY, mosaic=PATTERNS[0]))
         latents = decoder.decode(data, strict=True).y_hat
     wanted = reference.encode(pixels, 8, model.network, model.bank, QUALITY)
     if data != wanted:

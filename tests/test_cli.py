@@ -73,7 +73,7 @@ def test_options_reach_the_codec(fake: Path, monkeypatch: pytest.MonkeyPatch) ->
     save_picture(Picture(PICTURE[:, :, 0].astype(np.uint16), 16), "deep.png")
     assert remac("encode", "deep.png", "-o", "d.rmc", "--target-bytes", "5000", "--strip-rows", "128", "--band-rows", "64", "--no-reference",
                  "--depth", "12", "--image-id", "7", "--backend", "numpy", "--threads", "2") == 0
-    assert seen == [EncodeOptions(32, 5000, None, 128, 64, False, 7), ("numpy", 2), 12]
+    assert seen == [EncodeOptions(target_bytes=5000, strip_rows=128, band_rows=64, references=False, image_id=7), ("numpy", 2), 12]
     seen.clear()
     assert remac("encode", "a.png", "-o", "d.rmc", "--target-psnr", "36.5") == 0
     assert seen == [EncodeOptions(target_psnr=36.5), (None, 1), 8]

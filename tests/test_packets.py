@@ -172,7 +172,7 @@ def test_fragments_that_disagree_with_the_first_of_their_band_are_left_out() -> 
 FIELDS_OUT_OF_RANGE = {
     "fragment beyond fragments": (14, 1), "no fragments": (15, 0), "no width": (24, 0, 0), "no height": (26, 0, 0), "width too large": (25, 0xFF),
     "sample bit 7": (28, 0x87), "no band rows": (29, 0), "quality 64": (30, 64), "lanes 2^9": (31, 9), "coder bit 5": (31, 0x20),
-    "reference kind 3": (32, 3), "entry without references": (33, 0), "bank tag without references": (20, 1), "reserved": (35, 1),
+    "reference kind 3": (32, 3), "entry without references": (33, 0), "bank tag without references": (20, 1), "mosaic 5": (35, 5),
     "band beyond the picture": (12, 3), "the sync of the first packet": (2, ord("H")), "band 0 with another sync": (12, 0),
 }
 

@@ -166,7 +166,8 @@ def test_the_stream_of_a_foreign_encoder_is_decoded_to_find_the_place(model: Mod
 
 
 def test_command_lines() -> None:
-    values = {"input": "a b.ppm", "output": "o", "quality": 3, "band_rows": BAND_ROWS, "references": True, "image_id": None}
+    values = {"input": "a b.ppm", "output": "o", "quality": 3, "band_rows": BAND_ROWS, "references": True, "image_id": None,
+              "mosaic": "none"}
     template = "./enc -q{quality} --refs {references} [--id {image_id}] {input} '{output}.x'"
     assert command_line(template, values) == ["./enc", "-q3", "--refs", "chosen", "a b.ppm", "o.x"]
     assert command_line(template, {**values, "image_id": 7, "references": False}) == ["./enc", "-q3", "--refs", "none", "--id", "7", "a b.ppm", "o.x"]
@@ -287,7 +288,7 @@ def small_vectors(folder: Path, model: Model, stream: Path, picture: Path, laten
 
     bank = model.bank.hash.hex() if model.bank else None
     good = entry("dune", recipe={"width": 100, "height": 70, "depth": 8, "grey": False}, picture="dune.ppm", quality=QUALITY, band_rows=BAND_ROWS,
-                 references=True, image_id=None, odd=None, latents_sha256=digest[0])
+                 references=True, image_id=None, mosaic="none", odd=None, latents_sha256=digest[0])
     bad = [entry("cut", error="CorruptStream", lost=[]),
            entry("lost", error=None, lost=[0], band_rows=BAND_ROWS, latents_shape=[8, 8, model.network.latents], latents_sha256=digest[1])]
     (folder / "manifest.json").write_text(json.dumps({"sets": [{"codec_hash": model.network.hash.hex(), "bank_hash": bank, "folder": "set",

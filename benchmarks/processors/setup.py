@@ -15,12 +15,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-# Debian's package of each command that is called.
+# Debian's packages of each command that is called; of cross compilers with the headers, which are only recommended by them.
 PACKAGES = {
     "gcc": "gcc", "clang": "clang", "debootstrap": "debootstrap", "qemu-x86_64": "qemu-user", "qemu-ppc": "qemu-user",
     "qemu-riscv64": "qemu-user", "qemu-aarch64": "qemu-user", "qemu-aarch64-static": "qemu-user-static", "qemu-s390x-static": "qemu-user-static",
-    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu", "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu",
-    "powerpc-linux-gnu-gcc": "gcc-powerpc-linux-gnu",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu libc6-dev-riscv64-cross", "powerpc-linux-gnu-gcc": "gcc-powerpc-linux-gnu libc6-dev-powerpc-cross",
 }
 _TIME_LIMIT_S = 1800
 
@@ -39,12 +39,12 @@ class Setup:
                 return f"{name} is missing: apt-get install {PACKAGES[name]}"
         return ""
 
-    def _apt(self, package: str, command: str) -> bool:
+    def _apt(self, packages: str, command: str) -> bool:
         if not self.install or os.geteuid() != 0 or shutil.which("apt-get") is None:
             return False
         _apt_update()
-        say(f"apt-get install {package}")
-        done = subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", package], capture_output=True, check=False,
+        say(f"apt-get install {packages}")
+        done = subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", *packages.split()], capture_output=True, check=False,
                               env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
         return done.returncode == 0 and shutil.which(command) is not None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from remac_runtime.choices import MAX_PIXELS
+from remac_runtime.choices import AUTOMATIC, MAX_PIXELS
 from remac_runtime.format import BAND_ROWS
 
 if TYPE_CHECKING:
@@ -19,17 +19,20 @@ __all__ = ["__version__", "decode", "encode"]
 
 
 def encode(array: Any, quality: int = 32, target_bytes: int | None = None, threads: int = 1, backend: str | None = None, *,
-           target_psnr: float | None = None, references: bool = True, band_rows: int = BAND_ROWS, model: Path | str | None = None) -> bytes:
+           target_psnr: float | None = None, references: bool = True, band_rows: int = BAND_ROWS, mosaic: str = AUTOMATIC,
+           model: Path | str | None = None) -> bytes:
     """Encode uint8[H,W,3] (RGB), uint8[H,W] or uint16[H,W] (grey, 16 bit) into a stream.
 
     `target_bytes`: at most so many, of the highest quality that a bisection finds. `backend`: onnxruntime, c99, numpy or torch, by default the
-    fastest that works here. `band_rows`: rows that a lost packet costs, a multiple of 64. `model`: the model folder. Raises errors.RemacError.
+    fastest that works here. `band_rows`: rows that a lost packet costs, a multiple of 64. `mosaic`: the Bayer mosaic that a picture was plainly
+    interpolated from, one of choices.MOSAICS; "auto" looks for one. `model`: the model folder. Raises errors.RemacError.
     """
     from remac_runtime.codec import EncodeOptions, Encoder
     from remac_runtime.images import as_picture
     from remac_runtime.model import load_model
 
-    options = EncodeOptions(quality=quality, target_bytes=target_bytes, target_psnr=target_psnr, references=references, band_rows=band_rows)
+    options = EncodeOptions(quality=quality, target_bytes=target_bytes, target_psnr=target_psnr, references=references, band_rows=band_rows,
+                            mosaic=mosaic)
     with Encoder(load_model(model), backend, threads) as encoder:
         return encoder.encode(as_picture(array), options)
 

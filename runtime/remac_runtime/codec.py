@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from remac_runtime import arithmetic, images, packets, rans, references
+from remac_runtime import arithmetic, images, mosaics, packets, rans, references
 from remac_runtime.adaptation import Adaptation, before, hyper_tables
 from remac_runtime.analysis import Analysed, analyse, strip_height
 from remac_runtime.backends import Backend, open_backend
+from remac_runtime.choices import AUTOMATIC
 from remac_runtime.decoding import Decoded, Decoder, LossReport
 from remac_runtime.entropy_path import Batch, EntropyPath, band_slices
 from remac_runtime.errors import BadInput
@@ -29,6 +30,7 @@ class EncodeOptions:
     target_psnr: float | None = None
     strip_rows: int | None = None
     band_rows: int = BAND_ROWS
+    mosaic: str = AUTOMATIC
     references: bool = True
     image_id: int | None = None
 
@@ -92,7 +94,9 @@ class Encoder:
         height, width = picture.samples.shape[:2]
         if not (0 < height <= SIDE_MAX and 0 < width <= SIDE_MAX):
             raise BadInput(f"a picture of {width}x{height} is not in 1..{SIDE_MAX} a side: cut it into tiles")
-        analysed = analyse(self.backend, images.to_pixels(picture), strip_height(options.strip_rows, height, width))
+        pattern, pixels = mosaics.chosen(picture.samples, options.mosaic), images.to_pixels(picture)
+        pixels = mosaics.sharpened(pixels, pattern) if pattern else pixels
+        analysed = analyse(self.backend, pixels, strip_height(options.strip_rows, height, width))
         bank = self.model.bank if options.references else None
         semantic, texture = references.choose(analysed.texture, analysed.semantic, bank)
         path = EntropyPath(self.model.network, self.backend, bank, semantic if bank else None)
@@ -101,7 +105,7 @@ class Encoder:
             image_id=options.image_id, profile=self.model.network.profile, codec_hash=self.model.network.hash,
             bank_hash=bank.hash if bank else bytes(8), width=width, height=height, depth=picture.depth, grey=picture.samples.ndim == 2,
             companding=images.companding_of(picture.depth), band_rows=options.band_rows, reference_kind=int(bank is not None),
-            semantic=semantic, texture=texture, quality=options.quality, bands=len(slices))
+            semantic=semantic, texture=texture, quality=options.quality, bands=len(slices), mosaic=pattern)
         batches = []
         strip = strip_height(options.strip_rows, height, width)
         for group in _groups(slices, max(1, strip // options.band_rows)):

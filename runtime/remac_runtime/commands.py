@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from remac_runtime import packets
+from remac_runtime.choices import PATTERNS
 from remac_runtime.codec import Decoded, Decoder, EncodeOptions, Encoder
 from remac_runtime.enhance.enhancer import Enhancer
 from remac_runtime.errors import BadInput
@@ -146,7 +147,8 @@ def encode(options: argparse.Namespace) -> int:
     if model.bank is None and not options.no_reference:
         warn(f"encoding without references: {model.bank_problem or 'the model has no bank'}")
     wanted = EncodeOptions(quality=options.quality, target_bytes=options.target_bytes, target_psnr=options.target_psnr, strip_rows=options.strip_rows,
-                           band_rows=options.band_rows, references=not options.no_reference, image_id=options.image_id)
+                           band_rows=options.band_rows, mosaic=options.mosaic, references=not options.no_reference,
+                           image_id=options.image_id)
     with Encoder(model, options.backend, options.threads) as encoder:
         return run_jobs(jobs, lambda job: _encode_one(job, encoder, wanted, options.depth), options, "encoded")
 
@@ -159,11 +161,11 @@ def _encode_one(job: Job, encoder: Encoder, wanted: EncodeOptions, depth: int | 
     header = packets.scan(data, header_limit()).header
     write_atomically(job.output, data)
     bits_per_pixel = 8 * len(data) / (header.width * header.height)
-    kind = f"{picture.depth}-bit {'grey' if picture.grey else 'colour'}"
+    kind = f"{picture.depth}-bit {'grey' if picture.grey else 'colour'}{f' of a {PATTERNS[header.mosaic]} mosaic' if header.mosaic else ''}"
     text = f"{picture.size} {kind}, {len(data):,} bytes, {bits_per_pixel:.3f} bit/pixel, quality {header.quality}, {seconds:.2f} s"
     facts = {"bytes": len(data), "bits_per_pixel": round(bits_per_pixel, 5), "width": header.width, "height": header.height, "depth": header.depth,
-             "grey": header.grey, "quality": header.quality, "image_id": header.image_id, "semantic_reference": reference(header.semantic),
-             "texture_reference": reference(header.texture), "seconds": round(seconds, 4)}
+             "grey": header.grey, "mosaic": PATTERNS[header.mosaic], "quality": header.quality, "image_id": header.image_id,
+             "semantic_reference": reference(header.semantic), "texture_reference": reference(header.texture), "seconds": round(seconds, 4)}
     return Outcome(job, facts={**facts, "text": text})
 
 

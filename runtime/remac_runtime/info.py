@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from remac_runtime import packets
+from remac_runtime.choices import PATTERNS
 from remac_runtime.errors import BadInput, CorruptStream, UnsupportedStream
 from remac_runtime.exits import Exit
 from remac_runtime.format import NO_REFERENCE, SIDE_MAX
@@ -44,6 +45,7 @@ def describe(data: bytes, scanned: packets.Scanned) -> dict[str, Any]:
     return {
         "bytes": len(data), "bits_per_pixel": 8 * len(data) / (header.width * header.height), "sha256": hashlib.sha256(data).hexdigest(),
         "width": header.width, "height": header.height, "depth": header.depth, "grey": header.grey, "companding": _COMPANDING[header.companding],
+        "mosaic": PATTERNS[header.mosaic],
         "profile": header.profile or None, "codec_hash": header.codec_hash.hex(), "image_id": header.image_id, "quality": header.quality,
         "references": references, "band_rows": header.band_rows, "bands": header.bands, "details_intact": scanned.details_intact,
         "lost_bands": list(scanned.lost), "unsupported_bands": list(scanned.unsupported), "missing_packets": scanned.missing_packets,
@@ -69,7 +71,7 @@ def _lines(content: dict[str, Any]) -> list[str]:
                  f"bank {references['bank_hash']}"
     kind = f"{content['depth']}-bit {'grey' if content['grey'] else 'colour'}"
     facts = {
-        "picture": f"{content['width']}x{content['height']}, {kind}, companding {content['companding']}",
+        "picture": f"{content['width']}x{content['height']}, {kind}, companding {content['companding']}, mosaic {content['mosaic']}",
         "image id": f"0x{content['image_id']:08x}",
         "profile": content["profile"] or "unknown (the first packet is lost)",
         "codec hash": content["codec_hash"], "quality": str(content["quality"]),

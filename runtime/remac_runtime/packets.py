@@ -13,6 +13,8 @@ from remac_runtime.format import (
     BAND_ROWS,
     BAND_UNIT,
     LANES_LOG2_MAX,
+    MOSAIC_SIDE_MIN,
+    MOSAICS,
     NO_REFERENCE,
     PACKET_MAX,
     PAD_MULTIPLE,
@@ -33,7 +35,7 @@ FRAGMENTS_MAX = 255
 _DETAILS = struct.Struct("<BB8s4s4s")                # what the payload of the first packet begins with (FORMAT 2.1)
 DETAILS_BYTES = _DETAILS.size
 _EARLIER_BYTES = 8
-_COMMON = (slice(4, 8), slice(16, 30), slice(32, 35))   # bytes of a header that all packets of a stream share (FORMAT 2.3)
+_COMMON = (slice(4, 8), slice(16, 30), slice(32, 36))   # bytes of a header that all packets of a stream share (FORMAT 2.3)
 
 COMPANDING_NONE, COMPANDING_SQUARE_ROOT = 0, 1
 REFERENCE_NONE, REFERENCE_BANK, REFERENCE_EARLIER = 0, 1, 2
@@ -69,6 +71,7 @@ class StreamHeader:
     image_id: int | None = None
     earlier_image: bytes = b""
     bands: int = 0
+    mosaic: int = 0
 
     def __post_init__(self) -> None:
         bands = -(-self.padded_height // self.band_rows) if self.band_rows else 0
@@ -206,7 +209,7 @@ def _packet(header: StreamHeader, place: tuple[int, int, int, int], quality: int
     sync = SYNC_OTHER if band or fragment else SYNC_FIRST
     fields = _FIELDS.pack(sync, header.image_id, sequence, len(payload), band, fragment, fragments, header.codec_tag, header.bank_tag,
                           header.width, header.height, sample, header.band_rows // BAND_UNIT, quality, coder,
-                          header.reference_kind, header.semantic, header.texture, 0)
+                          header.reference_kind, header.semantic, header.texture, header.mosaic)
     packet = fields + _CRC.pack(crc32c(payload, crc32c(fields))) + payload
     assert _parse(packet, 0) is not None, f"a field is out of the range of FORMAT 2: {header}, quality {quality}, coder {coder}"
     return packet
@@ -238,13 +241,13 @@ def _parse(data: bytes, offset: int) -> Packet | None:
     if start > len(data):
         return None
     (sync, image_id, sequence, length, band, fragment, fragments, codec_tag, bank_tag, width, height, sample, band_units, quality, coder,
-     reference_kind, semantic, texture, reserved) = _FIELDS.unpack_from(data, offset)
+     reference_kind, semantic, texture, mosaic) = _FIELDS.unpack_from(data, offset)
     header = StreamHeader(width, height, codec_tag, "", quality, (sample & 15) + 1, bool(sample & 16), sample >> 5 & 3, band_units * BAND_UNIT,
-                          reference_kind, semantic, texture, bank_tag, image_id)
+                          reference_kind, semantic, texture, bank_tag, image_id, mosaic=mosaic)
     no_reference = (bank_tag, semantic, texture) == (_NO_TAG, NO_REFERENCE, NO_REFERENCE)
     valid = (length <= PAYLOAD_MAX and start + length <= len(data)
              and 1 <= width <= SIDE_MAX and 1 <= height <= SIDE_MAX and not sample & 0x80 and band_units >= 1
-             and quality < QUALITIES and coder & 0x0F <= LANES_LOG2_MAX and not coder & 0xE0 and reserved == 0
+             and quality < QUALITIES and coder & 0x0F <= LANES_LOG2_MAX and not coder & 0xE0 and mosaic < MOSAICS
              and reference_kind <= REFERENCE_EARLIER and (reference_kind != REFERENCE_NONE or no_reference))
     if not valid or not _valid_place(header, sync, band, fragment, fragments, length):
         return None
@@ -307,6 +310,9 @@ def _check_supported(header: StreamHeader, max_pixels: int) -> None:
     if not plain and not companded:
         kind = "grey" if header.grey else "colour"
         raise UnsupportedStream(f"{header.depth}-bit {kind} samples with companding {header.companding}: install a newer remac-runtime")
+    if header.mosaic and (header.grey or header.depth > 8 or min(header.width, header.height) < MOSAIC_SIDE_MIN):
+        raise UnsupportedStream(f"a mosaic of a picture of {header.width}x{header.height} that is not in colour of 8 bits a sample or too small: "
+                                "install a newer remac-runtime")
     if header.width * header.height > max_pixels:
         raise UnsupportedStream(f"a picture of {header.width}x{header.height} is beyond the limit of {max_pixels} pixels: "
                                 "raise the limit (--max-pixels) if you trust the stream")

@@ -26,6 +26,8 @@ from remac_runtime.format import (
     LATENT_OFFSET,
     LATENT_STRIDE,
     LEVEL_MAX,
+    MOSAIC_SIDE_MIN,
+    MOSAICS,
     NEIGHBOURS,
     NO_REFERENCE,
     PAD_MULTIPLE,
@@ -70,7 +72,38 @@ def compand(samples: Ints, depth: int) -> Ints:
     return code
 
 
-def pixel_tensor(samples: NDArray[Any], depth: int) -> Ints:
+def interpolate_anew(pixels: Ints, mosaic: int) -> Ints:
+    """3.1: [H,W,3] -> [H,W,3]; of each pixel only the sample of its own colour counts."""
+    height, width, _ = pixels.shape
+    red_row, red_column = (mosaic - 1) // 2, (mosaic - 1) % 2
+    row, column = np.arange(height)[:, None] % 2 == red_row, np.arange(width) % 2 == red_column
+    red, blue = row & column, ~row & ~column
+    m = np.where(red, pixels[..., 0], np.where(blue, pixels[..., 2], pixels[..., 1]))
+
+    def near(dy: int, dx: int) -> Ints:
+        rows, columns = ([min(abs(i + d), 2 * (n - 1) - (i + d)) for i in range(n)] for n, d in ((height, dy), (width, dx)))
+        moved: Ints = m[rows][:, columns]
+        return moved
+
+    def guess(own: int, weights: dict[tuple[int, int], int]) -> Ints:
+        total = own * m
+        for (dy, dx), weight in weights.items():
+            total = total + weight * near(dy, dx)
+        clipped: Ints = np.clip((total + 32) >> 6, 0, 255)
+        return clipped
+
+    beside, diagonal = ((0, -1), (0, 1), (-1, 0), (1, 0)), ((-1, -1), (-1, 1), (1, -1), (1, 1))
+    two_steps = ((0, -2), (0, 2), (-2, 0), (2, 0))
+    green = guess(24, dict.fromkeys(beside, 16) | dict.fromkeys(two_steps, -6))
+    along_row = guess(30, {(0, -1): 32, (0, 1): 32, (0, -2): -6, (0, 2): -6, (-2, 0): 3, (2, 0): 3} | dict.fromkeys(diagonal, -6))
+    along_column = guess(30, {(-1, 0): 32, (1, 0): 32, (-2, 0): -6, (2, 0): -6, (0, -2): 3, (0, 2): 3} | dict.fromkeys(diagonal, -6))
+    opposite = guess(36, dict.fromkeys(diagonal, 16) | dict.fromkeys(two_steps, -9))
+    return np.stack([np.where(red, m, np.where(blue, opposite, np.where(row, along_row, along_column))),
+                     np.where(red | blue, green, m),
+                     np.where(blue, m, np.where(red, opposite, np.where(row, along_column, along_row)))], axis=2)
+
+
+def pixel_tensor(samples: NDArray[Any], depth: int, mosaic: int = 0) -> Ints:
     """uint8[H,W,3] or uint8|uint16[H,W] of `depth` bits -> padded pixels int64[H',W',3] in 0..255."""
     if not (samples.ndim == 2 and 8 <= depth <= 16) and not (samples.ndim == 3 and samples.shape[2] == 3 and depth == 8):
         raise BadInput(f"samples of shape {samples.shape} and {depth} bits: give [H,W] of 8 to 16 bits or [H,W,3] of 8 bits")
@@ -81,8 +114,11 @@ def pixel_tensor(samples: NDArray[Any], depth: int) -> Ints:
         raise BadInput(f"a sample is not in 0..{2 ** depth - 1}: state the right bit depth")
     if depth > 8:
         pixels = compand(pixels, depth)
+    if mosaic and (pixels.ndim == 2 or min(pixels.shape[:2]) < MOSAIC_SIDE_MIN or mosaic >= MOSAICS):
+        raise BadInput(f"mosaic {mosaic} of samples of shape {samples.shape}: give 1..{MOSAICS - 1}, colour, sides of {MOSAIC_SIDE_MIN} or more")
     if pixels.ndim == 2:
         pixels = np.stack([pixels, pixels, pixels], axis=2)
+    pixels = interpolate_anew(pixels, mosaic) if mosaic else pixels
     return np.pad(pixels, ((0, -pixels.shape[0] % PAD_MULTIPLE), (0, -pixels.shape[1] % PAD_MULTIPLE), (0, 0)), mode="edge")
 
 
@@ -247,7 +283,7 @@ def code_band(run: Run, reference: Reference | None, y: Ints, z: Ints, quality: 
 
 
 def encode(samples: NDArray[Any], depth: int, network: Network, bank: Bank | None, quality: int, *, band_rows: int = BAND_ROWS,
-           image_id: int | None = None, trace: Trace | None = None, band_qualities: Sequence[int] | None = None) -> bytes:
+           image_id: int | None = None, trace: Trace | None = None, band_qualities: Sequence[int] | None = None, mosaic: int = 0) -> bytes:
     """The stream of samples uint8[H,W,3] or uint8|uint16[H,W]; references are used where a bank is given. Raises BadInput.
 
     `band_qualities` replaces the base quality band by band; `trace` collects the output of every layer.
@@ -255,11 +291,11 @@ def encode(samples: NDArray[Any], depth: int, network: Network, bank: Bank | Non
     if band_rows % BAND_UNIT or not BAND_UNIT <= band_rows <= 255 * BAND_UNIT:
         raise BadInput(f"{band_rows} rows a band: give a multiple of {BAND_UNIT} up to {255 * BAND_UNIT}")
     run = Run(network, trace)
-    y, z, texture, semantic = analyse(run, pixel_tensor(samples, depth))
+    y, z, texture, semantic = analyse(run, pixel_tensor(samples, depth, mosaic))
     entries = choose_references(bank, texture, semantic) if bank else (NO_REFERENCE, NO_REFERENCE)
     reference = open_reference(run, bank, entries[0])
     common = Header(b"", 0, 0, 0, 0, 0, 0, network.hash[:4], bank.hash[:4] if bank else bytes(4), samples.shape[1], samples.shape[0],
-                    depth - 1 | (samples.ndim == 2) << 4 | (depth > 8) << 5, band_rows // BAND_UNIT, 0, 0, 1 if bank else 0, *entries, 0)
+                    depth - 1 | (samples.ndim == 2) << 4 | (depth > 8) << 5, band_rows // BAND_UNIT, 0, 0, 1 if bank else 0, *entries, mosaic)
     qualities = [quality] * common.bands() if band_qualities is None else list(band_qualities)
     if len(qualities) != common.bands() or not all(0 <= q < QUALITIES for q in (quality, *qualities)):
         raise BadInput(f"qualities {quality}, {qualities}: give 0..{QUALITIES - 1}, one for each of {common.bands()} bands")
@@ -287,6 +323,8 @@ def check_model(packets: Sequence[Packet], network: Network, bank: Bank | None) 
     depth, grey, companding = (h.sample & 15) + 1, h.sample >> 4 & 1, h.sample >> 5
     if h.reference_kind == EARLIER_IMAGE or not ((depth, companding) == (8, 0) or (depth > 8 and grey and companding == 1)):
         raise UnsupportedStream(f"reference kind {h.reference_kind}, {depth} bits with companding {companding}: use a newer remac")
+    if h.mosaic and (grey or depth > 8 or min(h.width, h.height) < MOSAIC_SIDE_MIN):
+        raise UnsupportedStream(f"mosaic {h.mosaic} of {h.width}x{h.height}, {depth} bits, grey {grey}: use a newer remac")
     if h.codec_tag != network.hash[:4]:
         raise WrongModel(f"coded with network {h.codec_tag.hex()}, loaded is {network.hash.hex()}: load that network")
     if h.reference_kind and (bank is None or h.bank_tag != bank.hash[:4]):

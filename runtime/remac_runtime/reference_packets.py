@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from remac_runtime.errors import BadInput, CorruptStream, UnsupportedStream
-from remac_runtime.format import BAND_UNIT, LANES_LOG2_MAX, NO_REFERENCE, PACKET_MAX, PAD_MULTIPLE, QUALITIES, SIDE_MAX
+from remac_runtime.format import BAND_UNIT, LANES_LOG2_MAX, MOSAICS, NO_REFERENCE, PACKET_MAX, PAD_MULTIPLE, QUALITIES, SIDE_MAX
 from remac_runtime.network import Bank, Network
 
 FIRST_SYNC, OTHER_SYNC, MINOR, EARLIER_IMAGE, REFERENCE_SECTION = b"RMH1", b"RMP1", 0, 2, 1 << 4
@@ -38,7 +38,7 @@ class Header(NamedTuple):
     reference_kind: int
     semantic: int
     texture: int
-    reserved: int
+    mosaic: int
 
     def common(self) -> Header:
         """The fields that all packets of an image share (2.3), the others 0."""
@@ -87,7 +87,7 @@ def in_bounds(h: Header) -> bool:
     picture = 1 <= h.width <= SIDE_MAX and 1 <= h.height <= SIDE_MAX and h.sample >> 7 == 0 and h.band_units >= 1
     none = (h.bank_tag, h.semantic, h.texture) == (bytes(4), NO_REFERENCE, NO_REFERENCE)
     references = (h.reference_kind == 0 and none) or h.reference_kind in (1, EARLIER_IMAGE)
-    coding = h.length <= PAYLOAD_MAX and h.quality < QUALITIES and h.coder >> 5 == 0 and h.coder & 15 <= LANES_LOG2_MAX and h.reserved == 0
+    coding = h.length <= PAYLOAD_MAX and h.quality < QUALITIES and h.coder >> 5 == 0 and h.coder & 15 <= LANES_LOG2_MAX and h.mosaic < MOSAICS
     if not (picture and references and coding):
         return False
     sync = FIRST_SYNC if (h.band, h.fragment) == (0, 0) else OTHER_SYNC

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from conformance.writer import Coded, Parts, Scene, join, parts_of, raw_packet
 from remac_runtime import reference_coder
 from remac_runtime.errors import CorruptStream, RemacError, UnsupportedStream, WrongModel
-from remac_runtime.format import LANES_LOG2_MAX, SIDE_MAX, SYMBOL_LIMIT
+from remac_runtime.format import LANES_LOG2_MAX, MOSAICS, SIDE_MAX, SYMBOL_LIMIT
 from remac_runtime.reference_packets import FIRST_SYNC, HEADER_BYTES, PAYLOAD_MAX, REFERENCE_SECTION, crc32c, write_packet
 
 BANDS = 3
@@ -104,7 +104,7 @@ def _shared_fields() -> None:
         ("tag_without_bank", "a bank tag without references", _none(bank_tag=b"bank"), ("2 bank_tag",)),
         ("semantic_without_bank", "a semantic entry without references", _none(semantic=0), ("2 semantic",)),
         ("texture_without_bank", "a texture entry without references", _none(texture=0), ("2 texture",)),
-        ("reserved_1", "the reserved byte is 1", _all(reserved=1), ("2 reserved",)))
+        ("mosaic_5", "mosaic 5", _all(mosaic=MOSAICS), ("2 mosaic", "1 MOSAICS")))
     for name, covers, make, rules in beyond:
         _enter(name, f"{covers}: no packet is valid", (*rules, "2.3 range"), make, error=CorruptStream)
     unsupported: tuple[tuple[str, str, Make, tuple[str, ...]], ...] = (
@@ -113,6 +113,9 @@ def _shared_fields() -> None:
         ("depth_12_colour", "12-bit companded colour", _all(sample=11 | 32), samples),
         ("companding_2", "12-bit grey with companding 2", _all(sample=11 | 16 | 64), samples),
         ("companding_3", "12-bit grey with companding 3", _all(sample=11 | 16 | 96), samples),
+        ("mosaic_grey", "a mosaic of a grey picture", _all(sample=7 | 16, mosaic=1), ("2 mosaic", "3.1 undefined")),
+        ("mosaic_deep", "a mosaic of 12-bit grey", _all(sample=11 | 16 | 32, mosaic=4), ("2 mosaic", "3.1 undefined")),
+        ("mosaic_narrow", "a mosaic of a picture of 3 columns", _all(width=3, mosaic=2), ("2 mosaic", "1 MOSAIC_SIDE_MIN", "3.1 undefined")),
         ("reference_kind_2", "reference kind 2, with its 26 bytes of details", _earlier, ("2 reference_kind",)),
         ("major_0", "major version 0", _version(b"0"), ("2 sync",)), ("major_2", "major version 2", _version(b"2"), ("2 sync",)))
     for name, covers, make, rules in unsupported:
@@ -170,10 +173,11 @@ def _packet_fields() -> None:
         ("band_beyond", "a band number beyond the picture", _field(band=BANDS), ("2 band", "2.3 range")),
         ("fragment_beyond", "fragment 1 of 1", _field(fragment=1), ("2 fragment", "2.3 range")),
         ("fragments_0", "0 fragments", _field(fragments=0), ("2 fragments", "2.3 range")),
-        ("packet_reserved_1", "the reserved byte of one packet is 1", _field(reserved=1), ("2 reserved", "2.3 range")),
+        ("packet_mosaic_5", "mosaic 5 in one packet", _field(mosaic=MOSAICS), ("2 mosaic", "1 MOSAICS", "2.3 range")),
         ("reference_section", "a reference section without reference kind 2", _field(coder=REFERENCE_SECTION), ("2 coder", "2.2 reference section")),
         ("other_image", "a packet with another image id", _field(image_id=1), ("2 image_id", "2.3 foreign")),
         ("other_width", "a packet with another width", _field(width=65), ("2 width", "2.3 foreign")),
+        ("other_mosaic", "a packet with another mosaic", _field(mosaic=1), ("2 mosaic", "2.3 foreign")),
         ("other_texture", "a packet with another texture reference", _field(texture=200), ("2 texture", "2.3 foreign")),
         ("other_sample", "a packet with another sample format", _field(sample=7 | 16), ("2 sample", "2.3 foreign")))
     for name, covers, make, rules in cases:

@@ -17,6 +17,7 @@ from conformance.manifest import hash_of, intact, vector_of
 from conformance.pictures import SampleMissingError
 from conformance.vectors import Vector
 from remac_runtime import native, reference
+from remac_runtime.choices import PATTERNS
 from remac_runtime.codec import Decoder, EncodeOptions, Encoder
 from remac_runtime.errors import RemacError
 from remac_runtime.images import Picture
@@ -58,7 +59,7 @@ class Reference:
 
     def encode(self, vector: Vector, samples: NDArray[Any]) -> bytes:
         return reference.encode(samples, vector.recipe.depth, self.network, self.bank if vector.references else None, vector.quality,
-                                band_rows=vector.band_rows, image_id=vector.image_id)
+                                band_rows=vector.band_rows, image_id=vector.image_id, mosaic=PATTERNS.index(vector.mosaic))
 
     def decode(self, data: bytes) -> tuple[NDArray[np.int32], tuple[int, ...]]:
         latents = reference.decode_latents(data, self.network, self.bank)
@@ -76,7 +77,7 @@ class Runtime:
 
     def encode(self, vector: Vector, samples: NDArray[Any]) -> bytes:
         options = EncodeOptions(quality=vector.quality, band_rows=vector.band_rows, references=vector.references, image_id=vector.image_id,
-                                strip_rows=self.strip_rows)
+                                mosaic=vector.mosaic, strip_rows=self.strip_rows)
         return self._with_or_without_c(lambda: self.encoder.encode(Picture(samples, vector.recipe.depth), options))
 
     def decode(self, data: bytes) -> tuple[NDArray[np.int32], tuple[int, ...]]:

@@ -16,6 +16,7 @@ from conformance.pictures import Recipe
 from conformance.vectors import SCENE, SCENE_QUALITY, VECTORS, Vector
 from conformance.writer import Scene
 from remac_runtime import reference
+from remac_runtime.choices import PATTERNS
 from remac_runtime.errors import RemacError
 from remac_runtime.format import BAND_UNIT, LATENT_STRIDE
 from remac_runtime.network import Bank, Network
@@ -26,7 +27,7 @@ FIELDS = {
     "recipe": "how the picture is made (tests/conformance/pictures.py)",
     "picture": "its samples as binary PGM or PPM, beside the manifest: what an encoder is given; null where only decoders are tested",
     "samples_sha256": "SHA-256 of 'DTYPE[SHAPE]' as text and the little-endian samples",
-    "quality, band_rows, references, image_id": "how an encoder is asked to code it; image_id null: derived (FORMAT 2.2)",
+    "quality, band_rows, references, image_id, mosaic": "how an encoder is asked to code it; image_id null: derived (FORMAT 2.2)",
     "odd": "null: every encoder writes this very stream; else a valid stream that our encoder would not write, for decoders only",
     "stream_sha256": "SHA-256 of the stream",
     "latents_shape": "rows, columns, channels of y_hat (FORMAT 5.5)",
@@ -73,7 +74,7 @@ def stream_of(vector: Vector, samples: NDArray[Any], network: Network, bank: Ban
     if vector.odd is not None:
         return ODDITIES[vector.odd].make(scene_of(vector, samples, network, bank))
     return reference.encode(samples, vector.recipe.depth, network, bank, vector.quality, band_rows=vector.band_rows, image_id=vector.image_id,
-                            trace=trace)
+                            trace=trace, mosaic=PATTERNS.index(vector.mosaic))
 
 
 def trace_checksums(trace: reference.Trace, network: Network) -> dict[str, str]:
@@ -101,6 +102,7 @@ def write_vector(vector: Vector, network: Network, bank: Bank | None, folder: Pa
         "recipe": asdict(vector.recipe), "picture": None if vector.odd else f"pictures/{vector.recipe.file_name}",
         "samples_sha256": None if vector.odd else hash_of(samples),
         "quality": vector.quality, "band_rows": vector.band_rows, "references": vector.references, "image_id": vector.image_id, "odd": vector.odd,
+        "mosaic": vector.mosaic,
         "stream_sha256": hashlib.sha256(stream).hexdigest(), "stream_bytes": len(stream), "bands": len(bands),
         "fragments": max(header.fragments for header in bands), "lanes_log2": sorted({header.coder & 15 for header in bands}),
         **latents_entry(latents.y_hat), "latents_file": f"{vector.name}.i32" if vector.latents else None,
@@ -134,7 +136,7 @@ def write_set(network: Network, bank: Bank | None, folder: Path, vectors: Sequen
 
 
 def vector_of(entry: Mapping[str, Any]) -> Vector:
-    fields = {name: entry[name] for name in ("name", "quality", "band_rows", "references", "image_id", "odd")}
+    fields = {name: entry[name] for name in ("name", "quality", "band_rows", "references", "image_id", "mosaic", "odd")}
     return Vector(recipe=Recipe(**entry["recipe"]), **fields)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from conformance.writer import Scene, join, parts_of
 from remac_runtime import reference, reference_coder
-from remac_runtime.format import HYPER_CONTEXTS, LATENT_OFFSET, NO_REFERENCE, SYMBOL_LIMIT
+from remac_runtime.format import HYPER_CONTEXTS, LATENT_OFFSET, MOSAICS, NO_REFERENCE, SYMBOL_LIMIT
 from remac_runtime.reference_packets import FIELDS, HEADER_BYTES, OTHER_SYNC, PAYLOAD_MAX, Packet, write_packet
 
 
@@ -234,7 +234,7 @@ def foreign(scene: Scene) -> bytes:
     h = scene.common
     changes: tuple[dict[str, object], ...] = (
         {"image_id": 1}, {"codec_tag": b"none"}, {"bank_tag": b"none"}, {"width": h.width + 1}, {"height": h.height + 1}, {"sample": h.sample ^ 16},
-        {"band_units": h.band_units + 4}, {"semantic": h.semantic ^ 1}, {"texture": h.texture ^ 1})
+        {"band_units": h.band_units + 4}, {"semantic": h.semantic ^ 1}, {"texture": h.texture ^ 1}, {"mosaic": 2})
     strange = [(first[0]._replace(**change), scene.details + scene.parts[1]) for change in changes]  # type: ignore[arg-type]
     return join([second, *strange, first, third])
 
@@ -244,11 +244,12 @@ def fragments(scene: Scene) -> bytes:
     return join([scene.packets[-1], *reversed(scene.packets)])
 
 
-@odd("no packets: of another place with the first packet's sync, of its place with another sync, with a field out of range, with details too short "
-     "or too long", "2 sync", "2 band", "2.3 range", "2.1 short", "2.1 size")
+@odd("no packets: of another place with the first packet's sync, of its place with another sync, with a field out of range, with too short or too "
+     "long details", "2 sync", "2 band", "2.3 range", "2.1 short", "2.1 size")
 def false_first(scene: Scene) -> bytes:
     header, details, wrong = scene.packets[0][0], scene.details, scene.parts[1]
-    changes: tuple[dict[str, object], ...] = ({"band": 1}, {"fragment": 1, "fragments": 2}, {"sync": OTHER_SYNC}, {"reserved": 1}, {"quality": 64})
+    changes: tuple[dict[str, object], ...] = (
+        {"band": 1}, {"fragment": 1, "fragments": 2}, {"sync": OTHER_SYNC}, {"mosaic": MOSAICS}, {"quality": 64})
     false = [(header._replace(**change), details + wrong) for change in changes]  # type: ignore[arg-type]
     short, long = bytes([len(details) - 1]) + details[1:-1], bytes([len(details) + len(wrong) + 1]) + details[1:]
     return join([*false, (header, short + wrong), (header, long + wrong), *scene.packets])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "runtime" / "FORMAT.md"
 TABLE_SECTIONS = ("1", "2", "2.1")
-PROSE_SECTIONS = ("2", "2.1", "2.2", "2.3", "3", "6.1", "6.2", "6.3")
+PROSE_SECTIONS = ("2", "2.1", "2.2", "2.3", "3", "3.1", "6.1", "6.2", "6.3")
 WHOLE_SECTIONS = ("4.1", "4.2", "4.3", "5.1", "5.2", "5.3", "5.4", "5.5")
 
 # name: words of the sentence. The part of a name before the first blank is its section.
@@ -45,6 +45,13 @@ SENTENCES = {
     "3 companding": "a sample is coded as the n whose I(n) is nearest",
     "3 expansion": "Decoding gives I(n)",
     "3 padding": "The picture is padded to multiples of PAD_MULTIPLE",
+    "3.1 pattern": "of each two rows and columns red stands at row",
+    "3.1 one colour": "was interpolated from samples of one colour a pixel",
+    "3.1 undefined": "another sample format with one is not defined",
+    "3.1 anew": "are interpolated anew",
+    "3.1 mirrored": "Beyond its sides the mosaic is mirrored",
+    "3.1 decoded": "The decoded picture is the plain interpolation",
+    "3.1 choice": "An encoder is told the mosaic of a picture",
     "6.1 order": "The symbols of a band, in the order of decoding",
     "6.1 follows": "Which table a symbol has follows from the symbols",
     "6.1 tables of z": "z of channel c has the table",
@@ -76,6 +83,9 @@ REASONS = {
     "2.3 limits": "a reader's own choice: no stream must be refused or accepted for it",
     "2.3 concealment": "not normative: of lost rows nothing is compared",
     "3 expansion": "of decoded pixels; the suite ends at the latents, since the ground decoder is not normative: tests/test_images.py",
+    "3.1 decoded": "of decoded pixels, as 3 expansion: tests/test_mosaics.py",
+    "3.1 choice": "no rule for streams: tests/test_mosaics.py",
+    "3.1 one colour": "what a mosaic is, no rule: tests/test_mosaics.py",
     "4.1": "files, not streams: tests/test_network_files.py",
     "4.2": "files, not streams: tests/test_network_files.py; the values of the network decide every vector",
     "6.1 score": "what the numbers of a network mean, no rule: tests/test_adaptation.py",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from conformance.odd import ODDITIES
 from conformance.pictures import Recipe
+from remac_runtime.choices import PATTERNS
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Vector:
     band_rows: int = 128
     references: bool = True
     image_id: int | None = None
+    mosaic: str = "none"
     odd: str | None = None
     covers: str = ""
     rules: tuple[str, ...] = ()
@@ -83,6 +85,10 @@ def _others() -> Iterator[Vector]:
     yield Vector("bands_128", Recipe("terrain", 129, 30, seed=29), 24, rules=bands, covers="two bands of 128 rows")
     yield Vector("image_id", Recipe("terrain", 30, 30, seed=29), 32, image_id=0xFFFFFFFF, covers="an image id that the operator gave",
                  rules=("2 image_id", "2.2 image id"))
+    for pattern, height, width in zip(PATTERNS[1:], (70, 45, 64, 4), (45, 70, 4, 64), strict=True):
+        yield Vector(f"mosaic_{pattern}", Recipe("terrain", height, width, seed=50), 50, mosaic=pattern,
+                     covers=f"a {pattern} mosaic, interpolated anew",
+                     rules=("2 mosaic", "1 MOSAICS", "1 MOSAIC_SIDE_MIN", "3.1 pattern", "3.1 anew", "3.1 mirrored"))
     yield Vector("fragments", NOISE, 63, band_rows=256, covers="a band of two fragments and of several lanes",
                  rules=("2 fragment", "2 fragments", "2 length", "1 PACKET_MAX", "2.2 fragments", "2.2 full fragments", "6.2 number of lanes",
                         "6.2 lanes", "6.3 escape", "6.3 escape bits"))

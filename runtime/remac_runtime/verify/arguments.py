@@ -18,7 +18,7 @@ examples:
 
 engines: reference, numpy, onnxruntime, torch, c99, with options such as onnxruntime:level=basic,threads=2 (verify/engines.py lists them).
 commands: {input} is a PPM or PGM for an encoder, a stream for a decoder; a decoder writes the latents to {output}, as .npy or raw little-endian
-  int32. Further placeholders: {quality} {band_rows} {references} {image_id} {depth} {width} {height} {model}. Status 77 means unsupported.
+  int32. Further placeholders: {quality} {band_rows} {references} {image_id} {mosaic} {depth} {width} {height} {model}. Status 77 means unsupported.
 """
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from remac_runtime.choices import PATTERNS
 from remac_runtime.errors import BadInput
 from remac_runtime.format import BAND_ROWS, LATENT_STRIDE
 from remac_runtime.images import load_picture, save_picture
@@ -36,6 +37,7 @@ class Case:
     band_rows: int = BAND_ROWS
     references: bool = True
     image_id: int | None = None
+    mosaic: str = PATTERNS[0]
     stream: Path | None = None
     latents_sha256: str | None = None
     lost: tuple[int, ...] = ()
@@ -48,7 +50,8 @@ class Case:
 
     def options(self) -> dict[str, Any]:
         """What an encoder is told."""
-        return {"quality": self.quality, "band_rows": self.band_rows, "references": self.references, "image_id": self.image_id}
+        return {"quality": self.quality, "band_rows": self.band_rows, "references": self.references, "image_id": self.image_id,
+                "mosaic": self.mosaic}
 
 
 def hash_of(array: NDArray[Any]) -> str:
@@ -109,7 +112,7 @@ def _vector(folder: Path, vectors: Mapping[str, Any], entry: Mapping[str, Any]) 
     if picture and not picture.is_file():
         raise BadInput(f"{picture}: missing: get the vectors again")
     return Case(f"vector {entry['name']}", recipe["width"], recipe["height"], recipe["depth"], recipe["grey"], entry["quality"], picture,
-                entry["band_rows"], entry["references"], entry["image_id"], _stream(folder, vectors, entry), entry["latents_sha256"],
+                entry["band_rows"], entry["references"], entry["image_id"], entry["mosaic"], _stream(folder, vectors, entry), entry["latents_sha256"],
                 odd=entry["odd"] is not None)
 
 

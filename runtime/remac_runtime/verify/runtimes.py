@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from remac_runtime.choices import PATTERNS
 from remac_runtime.errors import BadInput
 from remac_runtime.format import BAND_ROWS
 from remac_runtime.verify.engines import OPTIONS, parse
 
-PLACEHOLDERS = ("input", "output", "quality", "band_rows", "references", "image_id", "depth", "width", "height", "model")
+PLACEHOLDERS = ("input", "output", "quality", "band_rows", "references", "image_id", "mosaic", "depth", "width", "height", "model")
 # What a command that does not take a placeholder is understood to do.
-DEFAULTS: Mapping[str, Any] = {"band_rows": BAND_ROWS, "references": True, "image_id": None}
+DEFAULTS: Mapping[str, Any] = {"band_rows": BAND_ROWS, "references": True, "image_id": None, "mosaic": PATTERNS[0]}
 _COMMAND = re.compile(r"(?P<name>[^={}]+)=(?P<command>.*\{input\}.*)", re.DOTALL)
 
 

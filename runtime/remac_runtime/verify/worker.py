@@ -1,7 +1,8 @@
 """The child process of `remac verify`: `python -m remac_runtime.verify.worker JOB.json` runs one engine on a list of items.
 
 JOB.json: {"engine": "numpy", "model": FOLDER, "work": FOLDER, "results": FILE, "items": [ITEM, ...]}, where an ITEM is
-{"id": TEXT, "action": ACTION, "input": FILE, "output": FILE, "quality": 32, "band_rows": 128, "references": true, "image_id": null}:
+{"id": TEXT, "action": ACTION, "input": FILE, "output": FILE, "quality": 32, "band_rows": 128, "references": true, "image_id": null,
+"mosaic": "none"}:
 
 - `encode`: a PPM or PGM to a stream
 - `decode`: a stream to `latents` int32[H/16,W/16,M] and, unless a band is lost, `symbols` of the same shape, in an .npz
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from remac_runtime import native, reference
+from remac_runtime.choices import PATTERNS
 from remac_runtime.codec import Decoder, EncodeOptions, Encoder
 from remac_runtime.errors import RemacError
 from remac_runtime.files import replacing, write_atomically
@@ -45,7 +47,7 @@ class ReferenceCodec:
     def _encode(self, item: Item, trace: Trace | None) -> bytes:
         picture = load_picture(item["input"])
         return reference.encode(picture.samples, picture.depth, self.model.network, self.model.bank if item["references"] else None, item["quality"],
-                                band_rows=item["band_rows"], image_id=item["image_id"], trace=trace)
+                                band_rows=item["band_rows"], image_id=item["image_id"], trace=trace, mosaic=PATTERNS.index(item["mosaic"]))
 
     def encode(self, item: Item) -> Item:
         write_atomically(Path(item["output"]), self._encode(item, None))
@@ -84,7 +86,7 @@ class RuntimeCodec:
 
     def _encode(self, item: Item, recorder: Recorder | None) -> bytes:
         options = EncodeOptions(quality=item["quality"], band_rows=item["band_rows"], references=item["references"], image_id=item["image_id"],
-                                strip_rows=None if recorder else self.strip_rows)
+                                mosaic=item["mosaic"], strip_rows=None if recorder else self.strip_rows)
         with Encoder(self.model, recorder or self.backend) as encoder:
             return encoder.encode(load_picture(item["input"]), options)
 

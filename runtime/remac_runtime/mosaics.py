@@ -1,10 +1,10 @@
 """Pictures that were interpolated from a Bayer mosaic (FORMAT 3.1): what is coded of them, and how they come back.
 
-A camera with colour filters has one sample a pixel; the two others of a picture are guessed from the neighbours. The plain guess, their mean, blurs and
-leaves coloured fringes at the finest scale, which cost a codec of pictures dearly though they say nothing. So the samples of the mosaic are guessed anew,
-by linear filters that take the slope of the other colours into account (those of Malvar, He and Cutler, "High-quality linear interpolation for
-demosaicing of Bayer-patterned color images", ICASSP 2004, with three quarters of their correction), the sharper picture is coded, and after decoding the
-plain interpolation of its mosaic gives the camera's picture. Integers only, no multiplication that shifts and additions cannot do.
+A camera with colour filters has one sample a pixel; the two others of a picture are guessed from the neighbours. The plain guess, their mean, blurs
+and leaves coloured fringes at the finest scale, which cost a codec of pictures dearly though they say nothing. So the samples of the mosaic are
+guessed anew, by linear filters that heed the slope of the other colours (those of Malvar, He and Cutler, "High-quality linear interpolation for
+demosaicing of Bayer-patterned color images", ICASSP 2004, with three quarters of their correction). The sharper picture is coded, and after decoding
+the plain interpolation of its mosaic gives the camera's picture. Integers only, and no multiplication that shifts and additions cannot do.
 """
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-PATTERNS = ("none", "rggb", "grbg", "gbrg", "bggr")      # by the number in the header: colours of the first two rows and columns
-AUTOMATIC = "auto"
+from remac_runtime.choices import AUTOMATIC, MOSAICS, PATTERNS
+from remac_runtime.errors import BadInput
+from remac_runtime.format import MOSAIC_SIDE_MIN
+
 _TILES, _TILE, _MARGIN = 8, 20, 2       # tiles a side that are looked at, pixels a side of each, and what of it the filters do not reach
 _ERROR_MAX = 6.5                        # mean squared error (40 dB) up to which an interpolation counts as the one that made the picture
 _TIMES, _BEYOND = 3, 0.5                # ... if every other pattern's is three times as large, and by half a squared level more
@@ -40,7 +42,7 @@ class _Sums(NamedTuple):
 
 
 class _Guess(NamedTuple):
-    """What the other colours of a pixel are taken for: green at red and blue, the colour left and right of a green pixel, blue at red and red at blue."""
+    """What the other colours of a pixel are taken for: green at red and blue; the colour left and right of green; blue at red, red at blue."""
 
     green: Callable[[_Sums], Plane]
     beside: Callable[[_Sums], Plane]
@@ -71,8 +73,8 @@ def _mosaic(pixels: Pixels, row: int, column: int) -> Plane:
 
 
 def _guessed(pixels: Pixels, pattern: int, guess: _Guess) -> Pixels:
-    """The mosaic of a picture with the other colours as guessed. Beyond its sides it is mirrored about its first and last pixels, which keeps the colours
-    where they are."""
+    """The mosaic of a picture with the other colours as guessed. Beyond its sides it is mirrored about its first and last pixels, which keeps the
+    colours where they are."""
     red_row, red_column = divmod(pattern - 1, 2)
     around, result = np.pad(_mosaic(pixels, red_row, red_column), 2, "reflect"), np.empty_like(pixels)
     rows, columns = pixels.shape[:2]
@@ -102,6 +104,19 @@ def sharpened(pixels: Pixels, pattern: int) -> Pixels:
 def interpolated(pixels: Pixels, pattern: int) -> Pixels:
     """The plain interpolation of the mosaic of uint8[H,W,3]: what a camera made, and the ground makes again of what it decodes."""
     return _guessed(pixels, pattern, _PLAIN)
+
+
+def chosen(samples: NDArray[Any], wish: str) -> int:
+    """The pattern of a picture's samples by what an operator wishes for, one of choices.MOSAICS. Raises BadInput."""
+    if wish not in MOSAICS:
+        raise BadInput(f"mosaic {wish!r} is none of {', '.join(MOSAICS)}")
+    if wish == AUTOMATIC:
+        return found(samples)
+    pattern = PATTERNS.index(wish)
+    if pattern and not (samples.ndim == 3 and min(samples.shape[:2]) >= MOSAIC_SIDE_MIN):
+        raise BadInput(f"a picture of {samples.shape[1]}x{samples.shape[0]}{' in grey' if samples.ndim == 2 else ''} has no mosaic {wish}: it takes "
+                       f"colour and sides of {MOSAIC_SIDE_MIN} or more")
+    return pattern
 
 
 def found(samples: NDArray[Any]) -> int:

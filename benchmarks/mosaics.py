@@ -1,0 +1,77 @@
+"""What coding mosaics saves: `python -m benchmarks.mosaics` -> benchmarks/results/mosaics.json.
+
+Pictures of the evaluation sets in which a mosaic is found (FORMAT 3.1) are coded as their mosaic and as they are; so are pictures of the validation set
+that a simulated camera has taken: at half size, which leaves them as sharp as a sensor sees, and plainly interpolated from a mosaic. The constants of
+remac_runtime/mosaics.py were chosen on the latter. The ground decoder is the first one.
+"""
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from benchmarks.datasets import EVALUATION_SETS, evaluation_images
+from benchmarks.metrics import RDPoint, bd_rate, psnr_db
+from benchmarks.rd_remac import QUALITIES, first_decoder
+from benchmarks.store import RESULTS, write_json
+from remac_runtime import mosaics
+from remac_runtime.choices import AUTOMATIC, PATTERNS
+from remac_runtime.codec import Decoder, EncodeOptions, Encoder
+from remac_runtime.exits import reported
+from remac_runtime.ground import GroundDecoder
+from remac_runtime.images import Picture
+from remac_runtime.model import load_model
+
+SIMULATED, SIMULATED_PATTERN = "val", 1
+EXAMPLES = "examples:\n  python -m benchmarks.mosaics\n  python -m benchmarks.mosaics --out /tmp/mosaics.json\n"
+
+
+def simulated(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture uint8[H,W,3] at half size, as a camera with a mosaic would have made it."""
+    rows, columns = (side // 2 * 2 for side in picture.shape[:2])
+    blocks = picture[:rows, :columns].reshape(rows // 2, 2, columns // 2, 2, 3).astype(np.uint16)
+    return mosaics.interpolated(((blocks.sum((1, 3), dtype=np.uint16) + 2) // 4).astype(np.uint8), SIMULATED_PATTERN)
+
+
+def saved(picture: NDArray[np.uint8], encoder: Encoder, decoder: Decoder) -> float:
+    """BD-rate of the mosaic against the picture, as a fraction."""
+    curves = []
+    for wish in (PATTERNS[0], AUTOMATIC):
+        streams = [encoder.encode(Picture(picture), EncodeOptions(quality, mosaic=wish)) for quality in QUALITIES]
+        curves.append([RDPoint(quality, len(data), psnr_db(picture, decoder.decode(data).picture.samples))
+                       for quality, data in zip(QUALITIES, streams, strict=True)])
+    return bd_rate(*curves)
+
+
+@reported
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.mosaics", description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="the model folder")
+    parser.add_argument("--data", help="the pictures; by default $REMAC_DATA or ../shared/data/mars")
+    parser.add_argument("--out", type=Path, default=RESULTS / "mosaics.json")
+    options = parser.parse_args(arguments)
+    model = load_model(options.model)
+    cameras = {image.key: image.load() for image in evaluation_images(options.data, EVALUATION_SETS)}
+    cameras = {key: picture for key, picture in cameras.items() if mosaics.found(picture)}
+    coloured = {image.key: image.load() for image in evaluation_images(options.data, (SIMULATED,))}
+    drawn = {key: simulated(picture) for key, picture in coloured.items() if picture.ndim == 3}
+    drawn = {key: picture for key, picture in drawn.items() if mosaics.found(picture)}       # grey in three channels has none
+    with Encoder(model) as encoder, Decoder(model, ground=GroundDecoder(model, 1, first_decoder(options.model))) as decoder:
+        changes = [{key: round(saved(picture, encoder, decoder), 5) for key, picture in tqdm(group.items(), unit="picture", disable=None)}
+                   for group in (cameras, drawn)]
+    write_json(options.out, {"schema": 1, "codec_hash": model.network.hash.hex(), "found": changes[0], "simulated_from": SIMULATED,
+                             "simulated": changes[1]})
+    for name, change in changes[0].items():
+        print(f"{name}: {100 * change:+.1f} %")
+    print(f"{len(changes[1])} simulated pictures: {100 * statistics.fmean(changes[1].values()):+.1f} %")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

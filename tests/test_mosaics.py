@@ -1,0 +1,127 @@
+"""Mosaics (FORMAT 3.1): the filters against plain loops over pixels, what is found of pictures, and the way through a stream."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from small_ground import write_small_decoder
+from small_network import write_small_model
+
+import remac_runtime
+from remac_runtime import mosaics, reference
+from remac_runtime.choices import PATTERNS
+from remac_runtime.codec import Decoder, EncodeOptions, Encoder
+from remac_runtime.errors import BadInput
+from remac_runtime.images import Picture
+from remac_runtime.model import Model, load_model
+from remac_runtime.packets import scan
+from remac_runtime.terrain import terrain
+
+Pixels = NDArray[np.uint8]
+BESIDE, DIAGONAL = ((0, -1), (0, 1), (-1, 0), (1, 0)), ((-1, -1), (-1, 1), (1, -1), (1, 1))
+
+
+def colour(pattern: int, row: int, column: int) -> int:
+    """Number of the channel that a pixel of the mosaic has, as the name of the pattern spells it."""
+    return "rgb".index(PATTERNS[pattern][row % 2 * 2 + column % 2])
+
+
+def plainly(pixels: Pixels, pattern: int) -> Pixels:
+    """FORMAT 3.1, pixel by pixel: each wanted colour is the rounded mean of the neighbours that have it."""
+    rows, columns = pixels.shape[:2]
+    out = np.empty_like(pixels)
+    for row, column, wanted in np.ndindex(out.shape):
+        if wanted == colour(pattern, row, column):
+            out[row, column, wanted] = pixels[row, column, wanted]
+            continue
+        near = [steps for steps in BESIDE if colour(pattern, row + steps[0], column + steps[1]) == wanted] or DIAGONAL
+        at = [(abs(row + dy), abs(column + dx)) for dy, dx in near]
+        values = [int(pixels[min(y, 2 * (rows - 1) - y), min(x, 2 * (columns - 1) - x), wanted]) for y, x in at]
+        out[row, column, wanted] = (sum(values) + len(values) // 2) // len(values)
+    return out
+
+
+@given(st.integers(1, 4), st.integers(4, 9), st.integers(4, 9), st.integers(0, 2 ** 32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_both_interpolations_are_those_of_the_format(pattern: int, rows: int, columns: int, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (rows, columns, 3), np.uint8)
+    assert np.array_equal(mosaics.interpolated(pixels, pattern), plainly(pixels, pattern))
+    assert np.array_equal(mosaics.sharpened(pixels, pattern), reference.interpolate_anew(pixels.astype(np.int64), pattern))
+
+
+@pytest.mark.parametrize("pattern", range(1, 5))
+def test_what_is_coded_holds_the_mosaic_and_gives_the_picture_back(pattern: int) -> None:
+    camera = mosaics.interpolated(terrain(60, 70, 5), pattern)
+    coded = mosaics.sharpened(camera, pattern)
+    assert not np.array_equal(coded, camera)
+    assert np.array_equal(mosaics.interpolated(coded, pattern), camera)
+    own = np.array([[colour(pattern, row, column) for column in range(70)] for row in range(60)])[..., None]
+    assert np.array_equal(np.take_along_axis(coded, own, 2), np.take_along_axis(camera, own, 2))
+
+
+def test_flat_pictures_stay_flat() -> None:
+    for value in (0, 3, 255):
+        flat = np.full((8, 9, 3), value, np.uint8)
+        assert all(np.array_equal(make(flat, 2), flat) for make in (mosaics.sharpened, mosaics.interpolated))
+
+
+# ---- what is found
+
+@pytest.mark.parametrize("pattern", range(1, 5))
+def test_the_pattern_of_a_camera_is_found(pattern: int) -> None:
+    camera = mosaics.interpolated(terrain(400, 300, 7), pattern)
+    noise = np.random.default_rng(1).normal(0, 1.0, camera.shape)       # what a mild JPEG leaves
+    assert mosaics.found(camera) == mosaics.found(np.clip(np.rint(camera + noise), 0, 255).astype(np.uint8)) == pattern
+
+
+@pytest.mark.parametrize("samples", [
+    terrain(400, 300, 7), np.zeros((400, 300, 3), np.uint8), np.full((400, 300, 3), 255, np.uint8), terrain(400, 300, 7, grey=True),
+    terrain(400, 300, 7, depth=12, grey=True), np.random.default_rng(2).integers(0, 256, (400, 300, 3), np.uint8),
+    np.repeat(terrain(400, 300, 7, grey=True)[..., None], 3, 2), mosaics.interpolated(terrain(100, 100, 7), 1)])
+def test_no_pattern_is_found_where_there_is_none_or_too_little_of_it(samples: NDArray[np.uint8]) -> None:
+    assert mosaics.found(samples) == 0
+
+
+# ---- through a stream
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("mosaics")
+    write_small_model(folder)
+    write_small_decoder(folder)
+    return load_model(folder)
+
+
+def test_a_camera_picture_is_coded_as_its_mosaic(model: Model) -> None:
+    camera = Picture(mosaics.interpolated(terrain(200, 180, 3), 3))
+    with Encoder(model, "numpy") as encoder, Decoder(model, "numpy") as decoder:
+        automatic, told, plain = (encoder.encode(camera, EncodeOptions(mosaic=wish, quality=50)) for wish in ("auto", "gbrg", "none"))
+        assert automatic == told != plain and [scan(data).header.mosaic for data in (told, plain)] == [3, 0]
+        assert told == reference.encode(camera.samples, 8, model.network, model.bank, 50, mosaic=3)
+        decoded = decoder.decode(told)
+        picture = decoded.picture.samples
+        assert np.array_equal(picture, mosaics.interpolated(picture, 3)), "the decoded picture is a plain interpolation again"
+        assert not np.array_equal(decoder.decode(plain).picture.samples, mosaics.interpolated(decoder.decode(plain).picture.samples, 3))
+
+
+def test_the_interface_takes_a_mosaic(model: Model) -> None:
+    data = remac_runtime.encode(terrain(20, 20, 1), mosaic="bggr", backend="numpy", model=model.folder)
+    assert scan(data).header.mosaic == 4
+
+
+@pytest.mark.parametrize(("samples", "wish", "message"), [
+    (terrain(20, 20, 1, grey=True), "rggb", "20x20 in grey has no mosaic rggb"), (terrain(3, 20, 1), "bggr", "20x3 has no mosaic bggr"),
+    (terrain(20, 20, 1), "bayer", "none of auto, none, rggb")])
+def test_mosaics_that_cannot_be_are_refused(model: Model, samples: Pixels, wish: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        remac_runtime.encode(samples, mosaic=wish, backend="numpy", model=model.folder)
+
+
+def test_a_mosaic_in_a_target_of_decibels(model: Model) -> None:
+    """The search decodes what it has coded, plain interpolation included."""
+    camera = mosaics.interpolated(terrain(200, 180, 3), 1)
+    with pytest.raises(BadInput, match="cannot be reached"):
+        remac_runtime.encode(camera, target_psnr=90, backend="numpy", model=model.folder)
+    assert scan(remac_runtime.encode(camera, target_psnr=4, backend="numpy", model=model.folder)).header.mosaic == 1
