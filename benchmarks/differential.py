@@ -48,12 +48,11 @@ Encode = Callable[[Case, Picture], bytes]
 
 @dataclass(frozen=True)
 class Engine:
-    """An encoder by name, and what it decodes with where it does: stream -> (y_hat, lost bands). `mosaics`: whether it codes them."""
+    """An encoder by name, and what it decodes with where it does: stream -> (y_hat, lost bands)."""
 
     name: str
     encode: Encode
     decode: Callable[[bytes], tuple[Any, tuple[int, ...]]] | None = None
-    mosaics: bool = True
 
 
 # ---- engines
@@ -92,7 +91,7 @@ def flight_engine(program: Path, folder: Path) -> Engine:
         save_picture(picture, path)
         target.unlink(missing_ok=True)
         options = ["--quality", case.quality, "--band-rows", case.band_rows, "--references", "chosen" if case.references else "none",
-                   "--strip-rows", -(-case.strip_rows // 16) * 16]
+                   "--strip-rows", -(-case.strip_rows // 16) * 16, "--mosaic", case.mosaic]
         options += [] if case.image_id is None else ["--image-id", case.image_id]
         options += ["--keep"] if case.c_part else []
         done = subprocess.run([program, *map(str, options), path, target], capture_output=True, text=True, check=False)
@@ -100,7 +99,7 @@ def flight_engine(program: Path, folder: Path) -> Engine:
             raise RemacError(f"the flight encoder ends with {done.returncode}: {done.stderr.strip()[-500:]}")
         return target.read_bytes()
 
-    return Engine("flight", encode, mosaics=False)
+    return Engine("flight", encode)
 
 
 def open_engines(model: Model, flight: Path | None, stack: ExitStack, names: tuple[str, ...] = BACKENDS) -> list[Engine]:
@@ -140,8 +139,6 @@ def compare(case: Case, picture: Picture, model: Model, engines: list[Engine]) -
     latents, lost = first.decode(stream)
     _same_latents(first.name, (latents, lost), latents)
     for engine in engines[1:]:
-        if case.mosaic != PATTERNS[0] and not engine.mosaics:
-            continue
         try:
             _same_stream(engine.name, engine.encode(case, picture), stream)
             if engine.decode is not None:

@@ -1,8 +1,8 @@
 """What coding mosaics saves: `python -m benchmarks.mosaics` -> benchmarks/results/mosaics.json.
 
-Pictures of the evaluation sets in which a mosaic is found (FORMAT 3.1) are coded as their mosaic and as they are; so are pictures of the validation set
-that a simulated camera has taken: at half size, which leaves them as sharp as a sensor sees, and plainly interpolated from a mosaic. The constants of
-remac_runtime/mosaics.py were chosen on the latter. The ground decoder is the first one.
+Pictures of the evaluation sets in which a mosaic is found (FORMAT 3.1) are coded as their mosaic and as they are; so are pictures of the validation
+set that a simulated camera has taken: at half size, which leaves them as sharp as a sensor sees, and plainly interpolated from a mosaic. The
+constants of remac_runtime/mosaics.py were chosen on the latter. The ground decoder is the first one.
 """
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def simulated(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def saved(picture: NDArray[np.uint8], encoder: Encoder, decoder: Decoder) -> float:
     """BD-rate of the mosaic against the picture, as a fraction."""
-    curves = []
-    for wish in (PATTERNS[0], AUTOMATIC):
+    def curve(wish: str) -> list[RDPoint]:
         streams = [encoder.encode(Picture(picture), EncodeOptions(quality, mosaic=wish)) for quality in QUALITIES]
-        curves.append([RDPoint(quality, len(data), psnr_db(picture, decoder.decode(data).picture.samples))
-                       for quality, data in zip(QUALITIES, streams, strict=True)])
-    return bd_rate(*curves)
+        return [RDPoint(quality, len(data), psnr_db(picture, decoder.decode(data).picture.samples))
+                for quality, data in zip(QUALITIES, streams, strict=True)]
+
+    return bd_rate(curve(PATTERNS[0]), curve(AUTOMATIC))
 
 
 @reported

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export import flight_c
+from remac_runtime.choices import PATTERNS
 
 GUARD = 64
 GUARD_BYTE = 0xA5
@@ -43,7 +44,7 @@ class Status(IntEnum):
 class Config(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint32) for name in (
         "width", "height", "grey", "depth", "quality", "target_bytes", "band_rows", "references", "semantic", "texture", "has_image_id", "image_id",
-        "keep")]
+        "keep", "mosaic")]
 
 
 class Result(ctypes.Structure):
@@ -108,6 +109,23 @@ class FlightLibrary:
         for name, value in options.items():
             setattr(config, name, value)
         return config
+
+    def sharpened(self, samples: NDArray[np.uint8], mosaic: int) -> NDArray[np.uint8]:
+        """What is pushed of a picture uint8[H,W,3] with a mosaic, made of one sample a pixel."""
+        colours = np.array(["rgb".index(c) for c in PATTERNS[mosaic]]).reshape(2, 2)
+        height, width = samples.shape[:2]
+        own = np.tile(colours, (-(-height // 2), -(-width // 2)))[:height, :width, None]
+        plane = np.ascontiguousarray(np.take_along_axis(samples, own, 2)[..., 0])
+        out = Guarded(3 * width)
+        result = np.empty_like(samples)
+        for row in range(height):
+            mirrored = [min(abs(at), 2 * (height - 1) - at) for at in range(row - 2, row + 3)]
+            rows = (ctypes.c_void_p * 5)(*(plane[at].ctypes.data for at in mirrored))
+            self.library.remac_flight_mosaic_row(ctypes.c_uint32(mosaic), ctypes.c_uint32(width), ctypes.c_uint32(row), rows,
+                                                 ctypes.c_void_p(out.address))
+            result[row] = np.frombuffer(out.content, np.uint8).reshape(width, 3)
+        assert out.intact()
+        return result
 
     def work_bytes(self, config: Config) -> int:
         return int(self.library.remac_flight_work_bytes(ctypes.byref(config)))

@@ -14,6 +14,7 @@ from flight_library import WRITE, Buffer, FlightLibrary, Guarded, Result, Sink, 
 
 from export import flight_c
 from remac_runtime import packets, references
+from remac_runtime.choices import PATTERNS
 from remac_runtime.codec import EncodeOptions, Encoder
 from remac_runtime.errors import BadInput
 from remac_runtime.images import Picture
@@ -118,6 +119,13 @@ def test_a_quality_whose_band_is_too_long_does_not_fit(small_model: Path, tmp_pa
         encoder.encode(wide, EncodeOptions(target_bytes=10 ** 6, references=False))
 
 
+@pytest.mark.parametrize(("mosaic", "height", "width"), [(1, 45, 70), (2, 70, 45), (3, 4, 64), (4, 64, 4), (1, 5, 5)])
+def test_a_mosaic(flight: FlightLibrary, encoder: Encoder, mosaic: int, height: int, width: int) -> None:
+    source = Picture(np.random.default_rng(mosaic).integers(0, 256, (height, width, 3), np.uint8))
+    encoded = flight.encode(flight.sharpened(source.samples, mosaic), mosaic=mosaic, quality=45)
+    assert encoded.stream == encoder.encode(source, EncodeOptions(quality=45, references=False, mosaic=PATTERNS[mosaic]))
+
+
 def test_a_band_of_several_packets(flight: FlightLibrary, encoder: Encoder) -> None:
     rng = np.random.default_rng(3)
     source = Picture(rng.integers(0, 256, (384, 1280, 3), dtype=np.uint8))
@@ -149,7 +157,9 @@ def test_texture_reference_alone(flight: FlightLibrary, encoder: Encoder) -> Non
 WRONG: list[tuple[dict[str, int], Status]] = [
     ({"width": 0}, Status.BAD_SIZE), ({"width": 16385}, Status.BAD_SIZE), ({"height": 0}, Status.BAD_SIZE), ({"height": 16385}, Status.BAD_SIZE),
     ({"depth": 7}, Status.BAD_FORMAT), ({"depth": 17}, Status.BAD_FORMAT), ({"depth": 12}, Status.BAD_FORMAT),
-    ({"depth": 7, "grey": 1}, Status.BAD_FORMAT), ({"quality": 64}, Status.BAD_QUALITY), ({"band_rows": 0}, Status.BAD_BAND_ROWS),
+    ({"depth": 7, "grey": 1}, Status.BAD_FORMAT), ({"mosaic": 5}, Status.BAD_FORMAT), ({"mosaic": 1, "grey": 1}, Status.BAD_FORMAT),
+    ({"mosaic": 1, "width": 3}, Status.BAD_FORMAT), ({"mosaic": 1, "height": 3}, Status.BAD_FORMAT),
+    ({"quality": 64}, Status.BAD_QUALITY), ({"band_rows": 0}, Status.BAD_BAND_ROWS),
     ({"band_rows": 96}, Status.BAD_BAND_ROWS), ({"band_rows": 64 * 256}, Status.BAD_BAND_ROWS), ({"references": 3}, Status.BAD_REFERENCE),
     ({"references": FIXED, "semantic": 3, "texture": 0}, Status.BAD_REFERENCE),
     ({"references": FIXED, "semantic": 0, "texture": 3}, Status.BAD_REFERENCE),

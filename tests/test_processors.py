@@ -31,7 +31,8 @@ def test_every_runtime_of_the_catalogue_has_a_name_and_a_recipe_of_its_own() -> 
         assert runtime.recipe and "\n" not in runtime.recipe and str(ROOT) not in runtime.recipe
         assert not (runtime.launcher or runtime.encode) or runtime.unsupported, f"{runtime.name} cannot be run without what it needs"
         if runtime.encode:
-            command_line(runtime.encode, {"input": "i", "output": "o", "quality": 1, "band_rows": 64, "references": True, "image_id": 3, "mosaic": "none"})
+            command_line(runtime.encode, {"input": "i", "output": "o", "quality": 1, "band_rows": 64, "references": True, "image_id": 3,
+                                          "mosaic": "none"})
 
 
 def test_setup_says_what_is_missing_and_compiles_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,8 @@ PACKAGES = {
     "gcc": "gcc", "clang": "clang", "debootstrap": "debootstrap", "qemu-x86_64": "qemu-user", "qemu-ppc": "qemu-user",
     "qemu-riscv64": "qemu-user", "qemu-aarch64": "qemu-user", "qemu-aarch64-static": "qemu-user-static", "qemu-s390x-static": "qemu-user-static",
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
-    "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu libc6-dev-riscv64-cross", "powerpc-linux-gnu-gcc": "gcc-powerpc-linux-gnu libc6-dev-powerpc-cross",
+    "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu libc6-dev-riscv64-cross",
+    "powerpc-linux-gnu-gcc": "gcc-powerpc-linux-gnu libc6-dev-powerpc-cross",
 }
 _TIME_LIMIT_S = 1800
 

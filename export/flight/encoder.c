@@ -7,6 +7,8 @@ static remac_flight_status check_config(const remac_flight_config *c)
         return REMAC_FLIGHT_BAD_SIZE;
     if (c->depth < 8u || c->depth > 16u || (deep && c->grey == 0u))
         return REMAC_FLIGHT_BAD_FORMAT;
+    if (c->mosaic > REMAC_FLIGHT_MOSAIC_BGGR || (c->mosaic != 0u && (c->grey != 0u || deep || c->width < 4u || c->height < 4u)))
+        return REMAC_FLIGHT_BAD_FORMAT;
     if (c->quality >= REMAC_FLIGHT_QUALITIES)
         return REMAC_FLIGHT_BAD_QUALITY;
     if (c->band_rows == 0u || c->band_rows % REMAC_FLIGHT_BAND_UNIT != 0u || c->band_rows / REMAC_FLIGHT_BAND_UNIT > 255u)

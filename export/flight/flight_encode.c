@@ -4,7 +4,7 @@
  * which the encoder does not.
  *
  *     flight_encode [--quality Q] [--target-bytes N] [--band-rows R] [--image-id ID] [--references none|chosen|S,T] [--keep] [--strip-rows R]
- *                   [--push-only] IN.ppm OUT.rmc
+ *                   [--mosaic none|rggb|grbg|gbrg|bggr] [--push-only] IN.ppm OUT.rmc
  *     flight_encode --map WIDTH HEIGHT [BAND_ROWS] [KEEP]
  */
 #include "remac_flight.h"
@@ -109,6 +109,42 @@ static int parse_references(const char *text, remac_flight_config *config)
     return 0;
 }
 
+static int parse_mosaic(const char *text, remac_flight_config *config)
+{
+    static const char *const names[] = {"none", "rggb", "grbg", "gbrg", "bggr"};
+    for (config->mosaic = 0; config->mosaic < sizeof names / sizeof *names; config->mosaic++) {
+        if (strcmp(text, names[config->mosaic]) == 0)
+            return 0;
+    }
+    return fail("--mosaic", "give none, rggb, grbg, gbrg, or bggr");
+}
+
+/* The picture's mosaic, interpolated anew, in the place of its samples. */
+static int sharpen(picture *p, uint32_t mosaic)
+{
+    const uint32_t red_row = (mosaic - 1u) / 2u, red_column = (mosaic - 1u) % 2u;
+    uint8_t *const plane = malloc((size_t)p->width * p->height);
+    if (plane == NULL)
+        return fail("memory", "none left");
+    for (uint32_t row = 0; row < p->height; row++) {
+        for (uint32_t q = 0; q < p->width; q++) {
+            const int in_red_row = row % 2u == red_row, in_red_column = q % 2u == red_column;
+            const size_t channel = in_red_row != in_red_column ? 1u : in_red_row ? 0u : 2u;
+            plane[(size_t)row * p->width + q] = p->samples[row * p->row_bytes + 3u * q + channel];
+        }
+    }
+    for (uint32_t row = 0; row < p->height; row++) {
+        const uint8_t *rows[5];
+        for (uint32_t i = 0; i < 5u; i++) {
+            const uint32_t above = row + i < 2u ? 2u - row - i : row + i - 2u;
+            rows[i] = plane + (size_t)(above < p->height ? above : 2u * (p->height - 1u) - above) * p->width;
+        }
+        remac_flight_mosaic_row(mosaic, p->width, row, rows, p->samples + row * p->row_bytes);
+    }
+    free(plane);
+    return 0;
+}
+
 /* Options into the configuration; returns the number of the first argument behind them, 0 where they are wrong. */
 static int parse(int count, char **arguments, remac_flight_config *config, uint32_t *strip_rows, int *push_only)
 {
@@ -134,6 +170,9 @@ static int parse(int count, char **arguments, remac_flight_config *config, uint3
         } else if (strcmp(name, "image-id") == 0) {
             config->image_id = value;
             config->has_image_id = 1;
+        } else if (strcmp(name, "mosaic") == 0) {
+            if (parse_mosaic(arguments[at], config) != 0)
+                return 0;
         } else if (strcmp(name, "references") != 0 || parse_references(arguments[at], config) != 0) {
             return 0;
         }
@@ -212,7 +251,9 @@ int main(int count, char **arguments)
     config.grey = p.grey ? 1u : 0u;
     while (p.top >> config.depth != 0)
         config.depth++;
-    const int failed = encode(&p, &config, strip_rows, push_only, arguments[at + 1]);
+    const int codable = !p.grey && p.top < 256 && p.width >= 4 && p.height >= 4; /* else the encoder says what is wrong */
+    int failed = config.mosaic != 0 && codable ? sharpen(&p, config.mosaic) : 0;
+    failed = failed != 0 || encode(&p, &config, strip_rows, push_only, arguments[at + 1]);
     free(p.samples);
     return failed;
 }

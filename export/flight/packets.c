@@ -45,7 +45,7 @@ static void fill_header(const remac_flight *e, uint32_t image_id, uint32_t seque
     header[32] = (uint8_t)referenced;
     header[33] = (uint8_t)e->semantic;
     header[34] = (uint8_t)e->texture;
-    header[35] = 0;
+    header[35] = (uint8_t)c->mosaic;
 }
 
 /* FORMAT 2.1. */

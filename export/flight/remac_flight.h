@@ -37,7 +37,7 @@ typedef enum {
     REMAC_FLIGHT_AGAIN = 1,             /* no error: push the same picture once more, then call remac_flight_end again */
     REMAC_FLIGHT_NULL_POINTER = 2,
     REMAC_FLIGHT_BAD_SIZE = 3,          /* width or height is not in 1..REMAC_FLIGHT_SIDE_MAX */
-    REMAC_FLIGHT_BAD_FORMAT = 4,        /* neither 8 bits nor grey of 9..16 bits */
+    REMAC_FLIGHT_BAD_FORMAT = 4,        /* neither 8 bits nor grey of 9..16 bits; a mosaic that is unknown, grey, or too small */
     REMAC_FLIGHT_BAD_QUALITY = 5,
     REMAC_FLIGHT_BAD_BAND_ROWS = 6,     /* not a multiple of 64 in 64..16320 */
     REMAC_FLIGHT_BAD_REFERENCE = 7,     /* an unknown choice, or an entry that the bank does not have */
@@ -62,6 +62,15 @@ typedef enum {
     REMAC_FLIGHT_REFERENCES_CHOSEN = 2 /* the nearest ones, known only after all rows: another push of the picture unless `keep` */
 } remac_flight_references;
 
+/* FORMAT 3.1: the colours of the first two rows and columns of a camera's mosaic. */
+typedef enum {
+    REMAC_FLIGHT_MOSAIC_NONE = 0,
+    REMAC_FLIGHT_MOSAIC_RGGB = 1,
+    REMAC_FLIGHT_MOSAIC_GRBG = 2,
+    REMAC_FLIGHT_MOSAIC_GBRG = 3,
+    REMAC_FLIGHT_MOSAIC_BGGR = 4
+} remac_flight_mosaic;
+
 typedef struct {
     uint32_t width, height; /* pixels */
     uint32_t grey;          /* 0: samples R, G, B in turn; 1: one sample a pixel */
@@ -75,6 +84,7 @@ typedef struct {
     uint32_t has_image_id;  /* 0: FORMAT 2.2's, known only at the end: the headers of all packets are then written a second time */
     uint32_t image_id;
     uint32_t keep;          /* 1: the latents of the whole picture are kept, so that one push always suffices */
+    uint32_t mosaic;        /* a remac_flight_mosaic; its rows come from remac_flight_mosaic_row. 8-bit colour, sides of 4 or more */
 } remac_flight_config;
 
 /* Takes `size` bytes of the stream that belong at `offset`; returns 0, or anything else to stop. Packets come in order and gapless; then, unless
@@ -101,7 +111,7 @@ typedef struct {
 
 typedef struct remac_flight remac_flight;
 
-/* Quality 32, RGB of 8 bits, bands of REMAC_FLIGHT_BAND_ROWS, no references, no target, image id of FORMAT 2.2, nothing kept. */
+/* Quality 32, RGB of 8 bits without a mosaic, bands of REMAC_FLIGHT_BAND_ROWS, no references, no target, image id of FORMAT 2.2, nothing kept. */
 void remac_flight_defaults(remac_flight_config *config, uint32_t width, uint32_t height);
 
 /* Bytes of working memory that a configuration needs: REMAC_FLIGHT_WORK_BYTES of it; 0 for sizes that are not allowed. */
@@ -116,6 +126,10 @@ remac_flight_status remac_flight_push(remac_flight *encoder, const void *samples
 
 /* After the last row. REMAC_FLIGHT_OK: the stream is complete. `result` may be NULL; it is filled for OK and for TARGET_TOO_SMALL. */
 remac_flight_status remac_flight_end(remac_flight *encoder, remac_flight_result *result);
+
+/* One row to push of a picture with a mosaic (FORMAT 3.1): R, G, B of `width` pixels from five rows of its samples, one a pixel. rows[2] is row
+ * number `row`, around it are the two above and the two below; beyond the picture they are mirrored (row -1 is row 1, row H is row H - 2). */
+void remac_flight_mosaic_row(uint32_t mosaic, uint32_t width, uint32_t row, const uint8_t *const rows[5], uint8_t *pixels);
 
 /* A ready-made `write`: context is a remac_flight_buffer. */
 int32_t remac_flight_to_buffer(void *context, uint32_t offset, const uint8_t *data, uint32_t size);

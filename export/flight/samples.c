@@ -47,6 +47,35 @@ static remac_flight_status convert_row(const remac_flight *e, const uint8_t *sam
     return REMAC_FLIGHT_OK;
 }
 
+static uint8_t of_64ths(int32_t sum)
+{
+    const int32_t rounded = sum < 0 ? 0 : (sum + 32) / 64; /* what is below -32 would be negative, what is between rounds to 0 */
+    return (uint8_t)(rounded > 255 ? 255 : rounded);
+}
+
+void remac_flight_mosaic_row(uint32_t mosaic, uint32_t width, uint32_t row, const uint8_t *const rows[5], uint8_t *pixels)
+{
+    const int in_red_row = row % 2u == (mosaic - 1u) / 2u;
+    for (uint32_t q = 0; q < width; q++) {
+        const uint32_t left = q > 0u ? q - 1u : 1u, right = q + 1u < width ? q + 1u : width - 2u;
+        const uint32_t far_left = q > 1u ? q - 2u : 2u - q, far_right = q + 2u < width ? q + 2u : 2u * width - 4u - q;
+        const int32_t own = rows[2][q], beside = rows[2][left] + rows[2][right], above_below = rows[1][q] + rows[3][q];
+        const int32_t diagonal = rows[1][left] + rows[1][right] + rows[3][left] + rows[3][right];
+        const int32_t far_beside = rows[2][far_left] + rows[2][far_right], far_above_below = rows[0][q] + rows[4][q];
+        uint8_t *const red_or_blue = pixels + 3u * q + (in_red_row ? 0 : 2), *const green = pixels + 3u * q + 1;
+        uint8_t *const blue_or_red = pixels + 3u * q + (in_red_row ? 2 : 0);
+        if (in_red_row == (q % 2u == (mosaic - 1u) % 2u)) {
+            *red_or_blue = (uint8_t)own;
+            *green = of_64ths(24 * own + 16 * (beside + above_below) - 6 * (far_beside + far_above_below));
+            *blue_or_red = of_64ths(36 * own + 16 * diagonal - 9 * (far_beside + far_above_below));
+        } else {
+            *red_or_blue = of_64ths(30 * own + 32 * beside - 6 * (diagonal + far_beside) + 3 * far_above_below);
+            *green = (uint8_t)own;
+            *blue_or_red = of_64ths(30 * own + 32 * above_below - 6 * (diagonal + far_above_below) + 3 * far_beside);
+        }
+    }
+}
+
 #if REMAC_FLIGHT_BANK
 /* The entry with the least sum of absolute (power 1) or squared (power 2) differences, the lower one on a tie. Sums stay below 255^2 * channels. */
 static uint32_t nearest_entry(const uint8_t *entries, const uint32_t *sums, uint32_t positions, size_t channels, uint32_t power)
