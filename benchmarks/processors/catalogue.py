@@ -143,7 +143,8 @@ def flight_runtimes(setup: Setup) -> Iterator[Runtime]:
         encode, decode = f"{prefix}{folder / 'flight_encode'}", f"{prefix}{folder / 'flight_symbols'}"
         yield Runtime(f"flight encoder, {name}", encode=f"{encode} --quality {{quality}} --band-rows {{band_rows}} --references {{references}} "
                       "--mosaic {mosaic} [--image-id {image_id}] {input} {output}", decode=f"{decode} {{input}} {{output}}",
-                      plain_streams=True, unsupported=wrong, timeout_s=EMULATED_LIMIT_S if emulator else None, max_pixels=EMULATED_PIXELS if emulator else None,
+                      plain_streams=True, unsupported=wrong, timeout_s=EMULATED_LIMIT_S if emulator else None,
+                      max_pixels=EMULATED_PIXELS if emulator else None,
                       recipe=f"python export/flight_c.py; {compiler} -std=c99 -o flight_encode flight_encode.c remac_flight.c; "
                              f"{prefix}./flight_encode IN.ppm OUT.rmc")
 
