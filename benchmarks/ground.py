@@ -29,6 +29,7 @@ from benchmarks.metrics import RDPoint, bd_psnr, bd_rate, psnr_db
 from benchmarks.rd_remac import QUALITIES
 from benchmarks.store import PSNR_DIGITS, RESULTS, write_json
 from benchmarks.summary import mean
+from remac_runtime import mosaics
 from remac_runtime.bench.environment import environment, state
 from remac_runtime.codec import Decoded, Decoder, EncodeOptions, Encoder
 from remac_runtime.errors import RemacError
@@ -98,8 +99,8 @@ class Subject:
     def psnr(self, pixels: Planes, decoded: Decoded, variant: str, texture: Planes | None) -> float:
         """PSNR in dB over RGB of a stream's latents with these texture planes."""
         ground = {NARROW: lambda: self.narrow, INT8: lambda: self.int8}.get(variant, lambda: self.whole)()
-        shown = ground.decode(decoded.y_hat, decoded.header.quality, texture)[:pixels.shape[0], :pixels.shape[1]]
-        return round(psnr_db(pixels, shown), PSNR_DIGITS)
+        shown, mosaic = ground.decode(decoded.y_hat, decoded.header.quality, texture)[:pixels.shape[0], :pixels.shape[1]], decoded.header.mosaic
+        return round(psnr_db(pixels, mosaics.interpolated(shown, mosaic) if mosaic else shown), PSNR_DIGITS)
 
 
 def without_low(path: Path, folder: Path) -> Path:
