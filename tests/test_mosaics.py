@@ -10,6 +10,7 @@ from small_ground import write_small_decoder
 from small_network import write_small_model
 
 import remac_runtime
+from benchmarks.mosaics import SIMULATED_PATTERN, simulated
 from remac_runtime import mosaics, reference
 from remac_runtime.choices import PATTERNS
 from remac_runtime.codec import Decoder, EncodeOptions, Encoder
@@ -74,6 +75,10 @@ def test_the_pattern_of_a_camera_is_found(pattern: int) -> None:
     camera = mosaics.interpolated(terrain(400, 300, 7), pattern)
     noise = np.random.default_rng(1).normal(0, 1.0, camera.shape)       # what a mild JPEG leaves
     assert mosaics.found(camera) == mosaics.found(np.clip(np.rint(camera + noise), 0, 255).astype(np.uint8)) == pattern
+
+
+def test_the_camera_of_the_benchmark_has_a_mosaic() -> None:
+    assert mosaics.found(simulated(terrain(801, 650, 7))) == SIMULATED_PATTERN
 
 
 @pytest.mark.parametrize("samples", [

@@ -68,7 +68,7 @@ def x86_runtimes(setup: Setup) -> Iterator[Runtime]:
 
 
 def arm64_runtimes(setup: Setup) -> Iterator[Runtime]:
-    problem = setup.tree("arm64", "arm64")
+    problem = setup.commands("debootstrap", "qemu-aarch64-static") or setup.tree("arm64", "arm64")
     tree = str(setup.folder / "arm64")
     recipe = "benchmarks/processors/trees.sh arm64 build/arm64; benchmarks/processors/arm64.sh build/arm64 {} " + _WORKER
     for cpu in ("cortex-a53", "neoverse-n1", "max"):
@@ -78,7 +78,8 @@ def arm64_runtimes(setup: Setup) -> Iterator[Runtime]:
 
 
 def s390x_runtimes(setup: Setup) -> Iterator[Runtime]:
-    problem, root = setup.tree("s390x", "s390x"), setup.folder / "s390x" / "root"
+    problem = setup.commands("debootstrap", "qemu-s390x-static") or setup.tree("s390x", "s390x")
+    root = setup.folder / "s390x" / "root"
     recipe = f"benchmarks/processors/trees.sh s390x build/s390x; qemu-s390x-static -L build/s390x/root build/s390x/root/usr/bin/python3 {_WORKER}"
     yield Runtime("numpy, big-endian s390x (qemu)", "numpy", ("qemu-s390x-static", "-L", str(root), str(root / "usr/bin/python3")),
                   timeout_s=EMULATED_LIMIT_S, max_pixels=EMULATED_PIXELS, unsupported=problem, recipe=recipe)
