@@ -153,6 +153,7 @@ def other_results() -> dict[str, dict[str, Any]]:
         "boards": boards_result(),
         "stages": stages_result(),
         "adaptation": {"codec_hash": HASH, "sets": {"test": {"0": -0.024, "36": -0.026}}},
+        "mosaics": {"codec_hash": HASH, "found": {"frames/a": -0.125}, "simulated_from": "val", "simulated": {"val/a": -0.2, "val/b": -0.3}},
         "float-gap": {"codec_hash": HASH, "sets": {"test": {"integer_estimate": 0.0123, "real_bytes": None}}},
         **exactness_results(), **ground_results(),
         "training": {"profile": "rover-m", "stages": [stage], "data": "pictures"},
@@ -201,7 +202,7 @@ def test_every_block_is_written_from_the_results(checkout: Path) -> None:
                    "| latents to pixels, deep@2 | PyTorch | 2.00 s |", "load average 3.00",
                    "| quantise | 4.00 (0 %) | 4.00 (0 %) | 2.00 (0 %) | 2.00 | 2.00 | 1.00 | compute | 50 % |",
                    "| selection | 4.00 (0 %) | 4.00 (0 %) | 0.00 (0 %) | - | - | 1.00 | compute | - |", "50 million symbols a second",
-                   "| deep@2, fp16 | sm86 | 1,000 | 10 | 5 half | `/Cast` | 1 |"):
+                   "| deep@2, fp16 | sm86 | 1,000 | 10 | 5 half | `/Cast` | 1 |", "| frames/a | -12.5 % |", "would have made them | -25.0 % |"):
         assert figure in text, figure
 
 
