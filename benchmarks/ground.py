@@ -99,8 +99,8 @@ class Subject:
     def psnr(self, pixels: Planes, decoded: Decoded, variant: str, texture: Planes | None) -> float:
         """PSNR in dB over RGB of a stream's latents with these texture planes."""
         ground = {NARROW: lambda: self.narrow, INT8: lambda: self.int8}.get(variant, lambda: self.whole)()
-        shown, mosaic = ground.decode(decoded.y_hat, decoded.header.quality, texture)[:pixels.shape[0], :pixels.shape[1]], decoded.header.mosaic
-        return round(psnr_db(pixels, mosaics.interpolated(shown, mosaic) if mosaic else shown), PSNR_DIGITS)
+        shown = ground.decode(decoded.y_hat, decoded.header.quality, texture)[:pixels.shape[0], :pixels.shape[1]]
+        return round(psnr_db(pixels, mosaics.interpolated(shown, decoded.header.mosaic)), PSNR_DIGITS)
 
 
 def without_low(path: Path, folder: Path) -> Path:

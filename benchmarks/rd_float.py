@@ -48,16 +48,15 @@ class TrainingCodec:
         height, width = picture.shape[:2]
         band_rows = VARIANTS[VARIANT]["band_rows"]
         pattern = mosaics.found(picture)
-        shown = mosaics.sharpened(picture, pattern) if pattern else picture
-        x = torch.from_numpy(shown.copy()).permute(2, 0, 1)[None].float()
+        x = torch.from_numpy(mosaics.sharpened(picture, pattern).copy()).permute(2, 0, 1)[None].float()
         x = torch.nn.functional.pad(x, (0, -width % PAD_MULTIPLE, 0, -height % band_rows), "replicate")
         points = []
         for quality in QUALITIES:
             with torch.no_grad():
                 coded = self.codec(x, torch.tensor([quality]), False, bands=x.shape[2] // band_rows)
             decoded = coded.x_hat[0, :, :height, :width].clamp(0, 255).round().permute(1, 2, 0).byte().numpy()
-            decoded = mosaics.interpolated(decoded, pattern) if pattern else decoded
-            points.append(RDPoint(quality, math.ceil((coded.bits_y + coded.bits_z).item() / 8), psnr_db(picture, decoded)))
+            points.append(RDPoint(quality, math.ceil((coded.bits_y + coded.bits_z).item() / 8),
+                                  psnr_db(picture, mosaics.interpolated(decoded, pattern))))
         return tuple(points)
 
 

@@ -15,6 +15,7 @@ from remac_runtime import mosaics, reference
 from remac_runtime.choices import PATTERNS
 from remac_runtime.codec import Decoder, EncodeOptions, Encoder
 from remac_runtime.errors import BadInput
+from remac_runtime.format import MOSAICS
 from remac_runtime.images import Picture
 from remac_runtime.model import Model, load_model
 from remac_runtime.packets import scan
@@ -60,6 +61,11 @@ def test_what_is_coded_holds_the_mosaic_and_gives_the_picture_back(pattern: int)
     assert np.array_equal(mosaics.interpolated(coded, pattern), camera)
     own = np.array([[colour(pattern, row, column) for column in range(70)] for row in range(60)])[..., None]
     assert np.array_equal(np.take_along_axis(coded, own, 2), np.take_along_axis(camera, own, 2))
+
+
+def test_without_a_mosaic_pictures_stay_as_they_are() -> None:
+    picture = terrain(20, 30, 1)
+    assert len(PATTERNS) == MOSAICS and mosaics.sharpened(picture, 0) is mosaics.interpolated(picture, 0) is picture
 
 
 def test_flat_pictures_stay_flat() -> None:

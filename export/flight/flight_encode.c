@@ -251,8 +251,8 @@ int main(int count, char **arguments)
     config.grey = p.grey ? 1u : 0u;
     while (p.top >> config.depth != 0)
         config.depth++;
-    const int codable = !p.grey && p.top < 256 && p.width >= 4 && p.height >= 4; /* else the encoder says what is wrong */
-    int failed = config.mosaic != 0 && codable ? sharpen(&p, config.mosaic) : 0;
+    const int valid = remac_flight_work_bytes(&config) != 0; /* else the encoder says what is wrong */
+    int failed = config.mosaic != 0 && valid ? sharpen(&p, config.mosaic) : 0;
     failed = failed != 0 || encode(&p, &config, strip_rows, push_only, arguments[at + 1]);
     free(p.samples);
     return failed;

@@ -25,7 +25,7 @@ def encode(array: Any, quality: int = 32, target_bytes: int | None = None, threa
 
     `target_bytes`: at most so many, of the highest quality that a bisection finds. `backend`: onnxruntime, c99, numpy or torch, by default the
     fastest that works here. `band_rows`: rows that a lost packet costs, a multiple of 64. `mosaic`: the Bayer mosaic that a picture was plainly
-    interpolated from, one of choices.MOSAICS; "auto" looks for one. `model`: the model folder. Raises errors.RemacError.
+    interpolated from, one of choices.MOSAIC_CHOICES; "auto" looks for one. `model`: the model folder. Raises errors.RemacError.
     """
     from remac_runtime.codec import EncodeOptions, Encoder
     from remac_runtime.images import as_picture

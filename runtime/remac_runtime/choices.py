@@ -4,6 +4,6 @@ from __future__ import annotations
 BACKENDS = ("onnxruntime", "c99", "numpy", "torch")     # engines of the integer network
 PATTERNS = ("none", "rggb", "grbg", "gbrg", "bggr")     # of mosaics, by their number in the header: the colours of the first two rows and columns
 AUTOMATIC = "auto"
-MOSAICS = (AUTOMATIC, *PATTERNS)
+MOSAIC_CHOICES = (AUTOMATIC, *PATTERNS)
 GROUND_ENGINES = ("onnxruntime", "tensorrt")            # of the float networks
 MAX_PIXELS = 64 << 20   # width * height that a reader accepts unless its caller raises the limit: a few bytes can ask for gigabytes

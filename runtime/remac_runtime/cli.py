@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from remac_runtime.bench import arguments as bench_arguments
-from remac_runtime.choices import AUTOMATIC, BACKENDS, GROUND_ENGINES, MAX_PIXELS, MOSAICS
+from remac_runtime.choices import AUTOMATIC, BACKENDS, GROUND_ENGINES, MAX_PIXELS, MOSAIC_CHOICES
 from remac_runtime.errors import RemacError
 from remac_runtime.exits import MEANING, Exit, UsageError, describe, interrupted_by_terminate
 from remac_runtime.format import BAND_ROWS, BAND_UNIT, QUALITIES, SIDE_MAX
@@ -93,7 +93,7 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strip-rows", type=_number(1, most), metavar="N", help="analyse N rows at a time: less memory, the same bytes")
     parser.add_argument("--band-rows", type=_number(BAND_UNIT, 255 * BAND_UNIT, BAND_UNIT), default=BAND_ROWS, metavar="N",
                         help=f"rows that a lost packet costs, a multiple of {BAND_UNIT} (default {BAND_ROWS})")
-    parser.add_argument("--mosaic", choices=MOSAICS, default=AUTOMATIC,
+    parser.add_argument("--mosaic", choices=MOSAIC_CHOICES, default=AUTOMATIC,
                         help="the Bayer mosaic that a picture was plainly interpolated from, whose samples are then what is coded (default auto: "
                         "looked for)")
     parser.add_argument("--no-reference", action="store_true", help="do not use the reference bank")

@@ -94,8 +94,8 @@ class Encoder:
         height, width = picture.samples.shape[:2]
         if not (0 < height <= SIDE_MAX and 0 < width <= SIDE_MAX):
             raise BadInput(f"a picture of {width}x{height} is not in 1..{SIDE_MAX} a side: cut it into tiles")
-        pattern, pixels = mosaics.chosen(picture.samples, options.mosaic), images.to_pixels(picture)
-        pixels = mosaics.sharpened(pixels, pattern) if pattern else pixels
+        pattern = mosaics.chosen(picture.samples, options.mosaic)
+        pixels = mosaics.sharpened(images.to_pixels(picture), pattern)
         analysed = analyse(self.backend, pixels, strip_height(options.strip_rows, height, width))
         bank = self.model.bank if options.references else None
         semantic, texture = references.choose(analysed.texture, analysed.semantic, bank)

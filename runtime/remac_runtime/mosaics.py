@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from remac_runtime.choices import AUTOMATIC, MOSAICS, PATTERNS
+from remac_runtime.choices import AUTOMATIC, MOSAIC_CHOICES, PATTERNS
 from remac_runtime.errors import BadInput
 from remac_runtime.format import MOSAIC_SIDE_MIN
 
@@ -74,8 +74,10 @@ def _mosaic(pixels: Pixels, row: int, column: int) -> Plane:
 
 
 def _guessed(pixels: Pixels, pattern: int, guess: _Guess) -> Pixels:
-    """The mosaic of a picture with the other colours as guessed. Beyond its sides it is mirrored about its first and last pixels, which keeps the
-    colours where they are."""
+    """The mosaic of a picture with the other colours as guessed; without a mosaic the picture. Beyond its sides a mosaic is mirrored about its first
+    and last pixels, which keeps the colours where they are."""
+    if not pattern:
+        return pixels
     red_row, red_column = divmod(pattern - 1, 2)
     around, result = np.pad(_mosaic(pixels, red_row, red_column), 2, "reflect"), np.empty_like(pixels)
     rows, columns = pixels.shape[:2]
@@ -98,19 +100,20 @@ def _guessed(pixels: Pixels, pattern: int, guess: _Guess) -> Pixels:
 
 
 def sharpened(pixels: Pixels, pattern: int) -> Pixels:
-    """What is coded of a picture uint8[H,W,3] with one of the PATTERNS 1..4: its mosaic, interpolated anew. Sides are MOSAIC_SIDE_MIN or more."""
+    """What is coded of a picture uint8[H,W,3] with one of the PATTERNS: its mosaic, if it has one, interpolated anew. Then its sides are
+    MOSAIC_SIDE_MIN or more."""
     return _guessed(pixels, pattern, _SHARP)
 
 
 def interpolated(pixels: Pixels, pattern: int) -> Pixels:
-    """The plain interpolation of the mosaic of uint8[H,W,3]: what a camera made, and the ground makes again of what it decodes."""
+    """The plain interpolation of the mosaic of uint8[H,W,3], if it has one: what a camera made, and the ground makes again of what it decodes."""
     return _guessed(pixels, pattern, _PLAIN)
 
 
 def chosen(samples: NDArray[Any], wish: str) -> int:
-    """The pattern of a picture's samples by what an operator wishes for, one of choices.MOSAICS. Raises BadInput."""
-    if wish not in MOSAICS:
-        raise BadInput(f"mosaic {wish!r} is none of {', '.join(MOSAICS)}")
+    """The pattern of a picture's samples by what an operator wishes for, one of MOSAIC_CHOICES. Raises BadInput."""
+    if wish not in MOSAIC_CHOICES:
+        raise BadInput(f"mosaic {wish!r} is none of {', '.join(MOSAIC_CHOICES)}")
     if wish == AUTOMATIC:
         return found(samples)
     pattern = PATTERNS.index(wish)
