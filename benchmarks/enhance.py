@@ -71,23 +71,29 @@ ELSEWHERE = (Setting(JPEG, 20), Setting(JPEG, 50), Setting(HEVC, 32), Setting(RE
 
 
 def kept(out: Path, weights: Mapping[str, str], precision: str) -> dict[str, Any]:
-    """Earlier results, without those of other weights or another precision."""
+    """Earlier results, without those of other weights or another precision. Those of baselines whose runs are gone stay: the paper's others are
+    compared with them, and training them takes hours."""
     content: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     if content.get("precision") != precision or content.get("schema") != SCHEMA:
         return {"schema": SCHEMA, "precision": precision, "weights": dict(weights), "images": {}}
-    stale = {name for name in content["weights"] | dict(weights) if content["weights"].get(name) != weights.get(name)}
+    gone = {name: identity for name, identity in content["weights"].items() if name in BASELINE_NAMES and name not in weights}
+    weights = gone | dict(weights)
+    stale = {name for name in content["weights"] | weights if content["weights"].get(name) != weights.get(name)}
     for image in content["images"].values():
         for setting, methods in image["settings"].items():
             kind = setting.split()[0]
             for name in [n for n in methods if kind in stale or runs_of(kind, n.split("/")[0].removesuffix("-lite")) in stale]:
                 del methods[name]
-    content["weights"] = dict(weights)
+    content["weights"] = weights
     return content
 
 
 def runs_of(kind: str, method: str) -> str:
     """The name of a method's weights: the run's folder for the baselines."""
     return BASELINE_RUNS.get(kind, "{}").format(method) if method in BASELINES else method
+
+
+BASELINE_NAMES = tuple(runs_of(kind, name) for kind in BASELINE_RUNS for name in BASELINES)
 
 
 @dataclass(frozen=True)
@@ -168,8 +174,7 @@ def training_of(run: Path) -> dict[str, Any]:
 
 def found_runs(runs: Path) -> dict[str, str]:
     """The baselines' runs that are there, and which weights they are."""
-    names = [runs_of(kind, name) for kind in BASELINE_RUNS for name in BASELINES]
-    return {name: identity(runs / name / "checkpoint.pt") for name in names if (runs / name / "checkpoint.pt").exists()}
+    return {name: identity(runs / name / "checkpoint.pt") for name in BASELINE_NAMES if (runs / name / "checkpoint.pt").exists()}
 
 
 def weights_of_marsqe(weights: Path) -> str:
@@ -228,7 +233,9 @@ def main(arguments: list[str]) -> int:
     content = kept(options.out, weights, "float32" if options.float32 else "bfloat16")
     content["codec_hash"] = streams["codec"]
     content["cost"] = cost_of(MarsQE())
-    content["training"] = {"marsqe": training_of_shipped(options.weights), **{name: training_of(options.runs / name) for name in runs}}
+    earlier = {name: told for name, told in content.get("training", {}).items() if name in content["weights"]}
+    trained = {name: training_of(options.runs / name) for name in runs}
+    content["training"] = earlier | {"marsqe": training_of_shipped(options.weights), **trained}
     content["segmentation"] = evaluate(load_segmenter(options.weights), data_folder(options.data))
     chosen = [setting for setting in ALL_SETTINGS if setting.kind in options.kinds]
     measure_all([job for ablated in (False, True) for setting in chosen for image in images

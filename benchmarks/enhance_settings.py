@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from benchmarks.measure import Picture, components
 from benchmarks.peers import pillow_decode
-from benchmarks.rd_remac import decode, encode
+from benchmarks.rd_remac import PROBE_QUALITY, decode, encode, probe_picture
 from benchmarks.store import ResultsError, write_json
 from remac_runtime.exits import reported
 from remac_runtime.files import replacing
@@ -53,13 +53,15 @@ def identity(path: Path) -> str:
 
 
 def made_by() -> dict[str, str]:
-    """Which codec makes the streams here, by its hash, and the ground decoder behind which the networks are trained, by its file's."""
+    """Which codec makes the streams here, by its hash and by what it makes of a probe; and by its file's hash the ground decoder behind which the
+    networks are trained."""
     from remac.coded import DECODER
     from remac_runtime.ground import find_ground
     from remac_runtime.model import GROUND_FOLDER, load_model
     model = load_model()
     decoder = find_ground(model.folder / GROUND_FOLDER, DECODER)
-    return {"codec": model.network.hash.hex(), "decoder": f"{decoder.label}:{identity(decoder.path)}"}
+    stream = hashlib.sha256(encode(probe_picture(), PROBE_QUALITY, {})).hexdigest()[:16]
+    return {"codec": model.network.hash.hex(), "stream": stream, "decoder": f"{decoder.label}:{identity(decoder.path)}"}
 
 
 def keep_apart(folder: Path) -> None:
@@ -82,9 +84,10 @@ def coded(kind: str, number: int, picture: Picture) -> Picture:
 
 def code_all(kind: str, number: int, paths: list[Path], mosaic: Picture, out: Path) -> None:
     """Write all pictures and the dictionary of one setting into `out`."""
+    from remac.cameras import other_camera
     from remac.charts import chart_pictures
     from remac.coded import DICTIONARY_PICTURE, chart_name, coded_names
-    from remac.data import load_picture, other_camera
+    from remac.data import load_picture
     from remac.marsqe import CELL
 
     def write(name: str, make: Callable[..., Picture], *given: Any) -> None:
@@ -108,7 +111,7 @@ def code_all(kind: str, number: int, paths: list[Path], mosaic: Picture, out: Pa
 
 @reported
 def main(arguments: list[str]) -> int:
-    from remac.coded import CODED, HEVC, REMAC
+    from remac.coded import HEVC, REMAC, SETTINGS
     from remac.data import picture_paths
     from remac.matching import DICTIONARY_FILE, load_dictionary
     from remac_runtime.enhance.matching import join_dictionary
@@ -124,7 +127,7 @@ def main(arguments: list[str]) -> int:
     for kind in options.kinds:
         if kind == REMAC:
             keep_apart(options.out / kind)
-        for number in CODED[kind]:
+        for number in SETTINGS[kind]:
             code_all(kind, number, paths, mosaic, options.out / kind / str(number))
     return 0
 

@@ -71,6 +71,8 @@ def test_results_of_other_weights_do_not_count(tmp_path: Path) -> None:
     assert methods("bfloat16", marsqe="y") == {"jpeg", "arcnn"}
     assert methods("bfloat16", arcnn="y") == {"jpeg", "marsqe", "marsqe-lite", "marsqe/no-reference"}
     assert methods("float32") == set()
+    assert set(enhance.kept(path, {"marsqe": "y"}, "bfloat16")["weights"]) == {"marsqe", *RUNS}, "of baselines that are gone"
+    assert "arcnn" in enhance.kept(path, {"marsqe": "y"}, "bfloat16")["images"]["test/one"]["settings"]["jpeg 30"]
     assert methods("bfloat16", remac="y") == methods("bfloat16"), "another codec of ours changes no JPEG"
     streams = {"remac 20": {"remac": measured(30), "marsqe": measured(31)}, "jpeg 30": {"jpeg": measured(30)}}
     of_streams = {"weights": {"remac": "x"}, "images": {"a": {"settings": streams}}}

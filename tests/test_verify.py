@@ -24,6 +24,7 @@ from remac_runtime.terrain import terrain
 from remac_runtime.verify import engines
 from remac_runtime.verify.matrix import BAD, CaseResult, Cell, Matrix, Outcome, tally
 from remac_runtime.verify.runtimes import Runtime, command_line, misses
+from remac_runtime.verify.session import Session
 from remac_runtime.verify.trace import ORDER, first_difference
 
 pytest.importorskip("onnx", reason="onnx is not installed")
@@ -350,6 +351,14 @@ def test_what_has_passed_is_kept(model: Model, picture: Path, tmp_path: Path) ->
         assert Path("started").read_text() == "xxy"
     finally:
         os.chdir(old)
+
+
+def test_what_another_reference_gave_is_not_kept(model: Model, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = tmp_path / "keep"
+    for fingerprint, known in (("one", 1), ("one", 1), ("two", 2)):
+        monkeypatch.setattr(Session, "_fingerprint", lambda self, runtime, fingerprint=fingerprint: fingerprint)
+        assert verify(model, tmp_path, str(picture), "--quality", "10", "--keep", str(keep), *both("numpy"))[0] == 0
+        assert len(list((keep / "expected").glob("*.rmc"))) == known
 
 
 def test_the_page_says_what_the_matrix_says(model: Model, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,7 +59,8 @@ class Session:
         """Have the reference code the pictures that it has not coded before. Raises RemacError where it cannot."""
         folder = self.work / "expected"
         folder.mkdir(parents=True, exist_ok=True)
-        self.cases = [replace(case, stream=folder / f"{self._key(case)}.rmc") if case.stream is None else case for case in self.cases]
+        reference = self._fingerprint(_TRUTH)
+        self.cases = [replace(case, stream=folder / f"{self._key(case, reference)}.rmc") if case.stream is None else case for case in self.cases]
         wanted = [case for case in self.cases if case.stream and case.stream.parent == folder and not self._latents(case).exists()]
         items = [Item(f"{action} {case.name}", action, case, case.picture if action == "encode" else case.stream, output)
                  for case in wanted if case.picture and case.stream
@@ -69,11 +70,11 @@ class Session:
             if ended[item.id].how != "done":
                 raise RemacError(f"{item.case.name}: the reference cannot {item.action} it ({ended[item.id].detail}): nothing can be compared")
 
-    def _key(self, case: Case) -> str:
+    def _key(self, case: Case, reference: str) -> str:
         if case.picture is None:
             raise BadInput(f"{case.name}: has neither a picture nor a stream")
         bank = self.model.bank.hash.hex() if self.model.bank else ""
-        facts = [self.model.network.hash.hex(), bank, hashlib.sha256(case.picture.read_bytes()).hexdigest(), case.options()]
+        facts = [reference, self.model.network.hash.hex(), bank, hashlib.sha256(case.picture.read_bytes()).hexdigest(), case.options()]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
     @staticmethod
