@@ -97,9 +97,10 @@ def thin_decoder(config: DecoderConfig, narrow: bool) -> RefDecoder | RefinedDec
     import torch
 
     from remac.decoder import RefDecoder
-    from remac.refined import RefinedDecoder, Refinement
-    base = RefDecoder(replace(config, widths=(1, 1, 1, 1), half=min(config.half, 1)), 1)
-    decoder = RefinedDecoder(config, base, Refinement(channels=1)) if config.refines else base
+    from remac.refined import RefinedDecoder
+    thin = replace(config, widths=(1, 1, 1, 1), half=min(config.half, 1))
+    base = RefDecoder(thin, 1)
+    decoder = RefinedDecoder(thin, base, channels=1) if config.refines else base
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
             parameter.fill_(POSITIVE if parameter.ndim > 1 and "modulation" not in name else 0)

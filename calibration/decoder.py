@@ -1,8 +1,8 @@
 """Ship a ground decoder trained on a frozen codec: `python -m calibration.decoder CHECKPOINT --out weights/rover-m`.
 
 The checkpoint is one of `python -m remac.train_codec --stage decoder --decoder NAME`. Its rover side must be, integer for integer, that of the
-network in the weights folder: a decoder for other latents is refused. For a decoder that refines another one, which must be in the folder, it is
-one of `python -m remac.train_marsqe --model refinement`, on pictures that the other one decoded.
+network in the weights folder: a decoder for other latents is refused, and so is one whose shared part (the trunk of the codec's own decoder, or the
+decoder that it refines) is not that of the folder.
 """
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from remac.codec import Codec
 from remac.config import DECODERS, PROFILES
 from remac.decoder import RefDecoder
 from remac.integer import set_integer
-from remac.refined import RefinedDecoder, Refinement
+from remac.refined import RefinedDecoder
 from remac.train_codec import load_weights
-from remac.weights import CODEC_FILE, load_codec, load_decoder, save_decoder
+from remac.weights import load_codec, own_state, save_decoder, shared_state
 from remac_runtime.errors import BadNetwork
 from remac_runtime.exits import reported
 from remac_runtime.network import Network, read_network
@@ -48,34 +48,22 @@ def check_same_rover(codec: Codec, network: Network) -> None:
             raise BadNetwork(f"layer {name} of the checkpoint differs from the network file: train the decoder on the frozen codec (thaw it)")
 
 
-def check_same_trunk(codec: Codec, folder: Path) -> None:
-    """Raise BadNetwork where the trunk that the decoder does not bring along is not that of the codec's own decoder in `folder`."""
-    state = codec.decoder.state_dict()
-    for name, value in load_codec(folder, {}).decoder.trunk_state().items():
-        if not torch.allclose(state[name], value):
-            raise BadNetwork(f"decoder.{name} of the checkpoint differs from {CODEC_FILE}: train the decoder on the frozen codec (thaw it)")
+def check_same_shared(decoder: RefDecoder | RefinedDecoder, folder: Path, source: Path) -> None:
+    """Raise BadNetwork where what a decoder does not bring along is not what the files in `folder` have."""
+    name = decoder.config.name
+    brought = own_state(decoder)
+    theirs = shared_state(load_codec(folder, {}), folder, name)
+    for tensor, value in decoder.state_dict().items():
+        if tensor not in brought and not torch.allclose(value, theirs[tensor]):
+            raise BadNetwork(f"{source}: decoder.{tensor} differs from that of {folder}: train {name} on what was shipped (thaw it)")
 
 
-def load_trained(path: Path, folder: Path, profile: str, decoder: str, network: Network) -> RefDecoder:
+def load_trained(path: Path, folder: Path, profile: str, decoder: str, network: Network) -> RefDecoder | RefinedDecoder:
     """The decoder of a checkpoint of the decoder stage, for the latents of this network. Raises BadNetwork."""
     codec = load_checkpoint(path, profile, decoder)
     check_same_rover(codec, network)
-    if codec.decoder.config.trunk_of:
-        check_same_trunk(codec, folder)
+    check_same_shared(codec.decoder, folder, path)
     return codec.decoder
-
-
-def load_refined(path: Path, folder: Path, decoder: str) -> RefinedDecoder:
-    """The decoder of a checkpoint of a refinement. Raises BadNetwork."""
-    state = read_checkpoint(path, needed=())
-    refinement = Refinement()
-    try:
-        refinement.load_state_dict(state["average"])
-    except (KeyError, RuntimeError):
-        raise BadNetwork(f"{path}: no checkpoint of a refinement: train one with remac.train_marsqe --model refinement") from None
-    base = load_decoder(load_codec(folder, {}), folder, DECODERS[decoder].refines)
-    assert isinstance(base, RefDecoder)
-    return RefinedDecoder(DECODERS[decoder], base, refinement)
 
 
 @reported
@@ -87,8 +75,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="weights folder with the network file")
     options = parser.parse_args(arguments)
     network = read_network(options.out / "network.rmn")
-    decoder = (load_refined(options.checkpoint, options.out, options.decoder) if DECODERS[options.decoder].refines else
-               load_trained(options.checkpoint, options.out, options.profile, options.decoder, network))
+    decoder = load_trained(options.checkpoint, options.out, options.profile, options.decoder, network)
     path = save_decoder(decoder, options.out, network.hash.hex())
     print(f"{path}: {path.stat().st_size:,} bytes, for codec {network.hash.hex()}")
     return 0

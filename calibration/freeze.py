@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from calibration import bank, counting, integer_network, tables
+from remac.cameras import other_camera
 from remac.checkpoints import read_checkpoint
 from remac.codec import Codec
 from remac.config import CODED_FROM, PROFILES
-from remac.data import PatchSampler, load_picture, other_camera, picture_paths
+from remac.data import PatchSampler, load_picture, picture_paths
 from remac.integer import set_integer
 from remac.references import REFERENCE_PIXELS
 from remac.weights import CODEC_FILE, save_codec
@@ -44,7 +45,7 @@ def load_checkpoint(path: Path, profile: str) -> Codec:
         raise BadNetwork(f"{path} is a float checkpoint: run the quantised stage first")
     codec = Codec(PROFILES[profile])
     try:
-        codec.load_state_dict({"rounding": codec.rounding, **state["model"]})      # checkpoints of older runs round to the nearest
+        codec.load_state_dict(state["model"])
     except RuntimeError:
         raise BadNetwork(f"{path} is not of the profile {profile}: name its own with --profile") from None
     set_integer(codec)

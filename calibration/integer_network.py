@@ -13,7 +13,7 @@ from remac.config import PROFILES
 from remac.layers import IntegerConv
 from remac.quantise import integer_gains
 from remac.weights import load_codec
-from remac_runtime.format import GAIN_BITS, LATENT_OFFSET, PHASES, PIXEL_OFFSET, QUALITIES
+from remac_runtime.format import LATENT_OFFSET, PHASES, PIXEL_OFFSET, QUALITIES
 from remac_runtime.network import HEADS, STRIDE_2, Layer, Network, read_network
 
 
@@ -69,9 +69,8 @@ def shipped_codec(weights: Path) -> Codec:
 
 @torch.no_grad()
 def gain_tensors(codec: Codec) -> dict[str, NDArray[Any]]:
-    """gain, inverse_gain, scale_offset int32[64,M], context_shift int8[M] and rounding int32[64], as integer mode computes them."""
+    """gain, inverse_gain, scale_offset int32[64,M] and context_shift int8[M], as integer mode computes them."""
     log_gain = codec.gains(torch.arange(QUALITIES, device=codec.log_gain.device)).double()
     gain, inverse, offset = integer_gains(log_gain, codec.analysis.head.output_scale.double())
     arrays = {name: t.cpu().numpy().astype(np.int32) for name, t in (("gain", gain), ("inverse_gain", inverse), ("scale_offset", offset))}
-    rounding = np.rint(codec.rounding.cpu().numpy() * 2 ** GAIN_BITS).astype(np.int32)
-    return {**arrays, "context_shift": codec.context_shift.cpu().numpy().astype(np.int8), "rounding": rounding}
+    return {**arrays, "context_shift": codec.context_shift.cpu().numpy().astype(np.int8)}

@@ -14,6 +14,7 @@ import remac_runtime
 from remac_runtime import rans
 from remac_runtime.backends.numpy_backend import NumpyBackend
 from remac_runtime.errors import BadNetwork
+from remac_runtime.format import ROUNDING
 from remac_runtime.network import LAYERS, Bank, Network
 from remac_runtime.packing import INPUT_QUAD, packed_weight
 
@@ -101,7 +102,7 @@ def constants(network: Network, bank: Bank | None) -> Constants:
         rows.append(f"    {{{upper}_WEIGHT, {upper}_BIAS, {upper}_SHIFT, {inputs}u, {len(layer.bias)}u, REMAC_PATH_BEST}}")
     combined = rans.combine(network)
     tables: Arrays = [("GAIN", network.gain), ("INVERSE_GAIN", network.inverse_gain), ("SCALE_OFFSET", network.scale_offset),
-                      ("CONTEXT_SHIFT", network.context_shift.astype(np.int32)), ("ROUNDING", network.rounding), ("SCORE", network.score),
+                      ("CONTEXT_SHIFT", network.context_shift.astype(np.int32)), ("ROUNDING", np.array(ROUNDING, np.int32)), ("SCORE", network.score),
                       ("TABLE_FIRST", combined.first), ("TABLE_START", combined.start), ("TABLE_CDF", combined.cdf),
                       ("TABLE_RECIPROCAL", combined.reciprocal)]
     banked: Arrays = [("BANK_Z", bank.z), ("BANK_FEATURES", bank_features(network, bank)), ("BANK_SEMANTIC", bank.semantic),

@@ -26,7 +26,8 @@ from remac.decoder import RefDecoder
 from remac.entropy import LatentBits
 from remac.layers import IntegerConv, depth_to_space, round_through, space_to_depth
 from remac.quantise import FloatQuantiser, IntegerQuantiser
-from remac_runtime.format import LATENT_OFFSET, NEIGHBOURS, PHASES, PIXEL_OFFSET, SCALE_LEVELS
+from remac.refined import RefinedDecoder, decoder_of
+from remac_runtime.format import LATENT_OFFSET, NEIGHBOURS, PHASES, PIXEL_OFFSET
 
 NORM_FLOOR = 0.4                      # spread below which latents are not magnified: noise of coarse steps would swamp them
 
@@ -177,23 +178,26 @@ class Codec(nn.Module):
 
     latent_norm: Tensor
     context_shift: Tensor
-    rounding: Tensor
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
         self.analysis = Analysis(config)
         self.entropy = EntropyParameters(config)
-        self.decoder = RefDecoder(config.decoder, config.latents)
+        self.decoder = decoder_of(config.decoder, config.latents)
         self.bits = LatentBits(config.hyper)
         self.integer = False
         self.log_gain = nn.Parameter(torch.zeros(RATE.gain_knots, config.latents))
         self.register_buffer("latent_norm", torch.ones(config.latents))
         self.register_buffer("context_shift", torch.zeros(config.latents))
-        self.register_buffer("rounding", torch.full((SCALE_LEVELS,), 0.5, dtype=torch.float64))
         lambdas = torch.logspace(math.log2(RATE.lambda_low), math.log2(RATE.lambda_high), RATE.gain_knots, base=2)
         with torch.no_grad():   # at high rates the best step is sqrt(26 / lambda) 8-bit units, DESIGN: rate-distortion with bits + lambda * MSE
             self.log_gain.add_(torch.log(PIXEL_UNIT * torch.sqrt(lambdas / 26.0))[:, None])
+
+    @property
+    def base(self) -> RefDecoder:
+        """The ground decoder, or the one that it refines."""
+        return self.decoder.base if isinstance(self.decoder, RefinedDecoder) else self.decoder
 
     def start_from_pca(self, blocks: Tensor) -> None:
         """Set the linear path and its mirror to the PCA of training blocks, float[N,768] of (pixel - offset) / unit in space-to-depth order."""
@@ -206,8 +210,8 @@ class Codec(nn.Module):
             head.weight[:, :deep].mul_(0.1 * spread[:, None, None, None])
             head.weight[:, deep:] = basis.T[:, :, None, None]
             head.bias.copy_(-(basis.T @ mean))
-            self.decoder.linear.weight.copy_(basis[:, :, None, None])
-            self.decoder.linear.bias = nn.Parameter(mean.clone())
+            self.base.linear.weight.copy_(basis[:, :, None, None])
+            self.base.linear.bias = nn.Parameter(mean.clone())
             self.latent_norm.copy_(torch.rsqrt(spread.square() + NORM_FLOOR ** 2))
             for _, mu, scale in map(self.entropy.layers_of, range(len(PHASES))):
                 mu.weight.mul_(spread[:, None, None, None])
@@ -226,7 +230,7 @@ class Codec(nn.Module):
 
         with torch.no_grad():
             self.log_gain.copy_(moved(self.log_gain, share))
-            weight = self.decoder.quality.weight
+            weight = self.base.quality.weight
             weight.copy_(moved(weight.T, share.clamp(0, 1)).T)
 
     def knots(self, quality: Tensor) -> Tensor:

@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from remac.cameras import other_camera
 from remac.charts import PICTURES
 from remac.config import DEEP
-from remac.data import PatchSampler, load_picture, other_camera
+from remac.data import PatchSampler, load_picture
 from remac_runtime.enhance.input import hevc_tables, stream_tables
 from remac_runtime.enhance.matching import cut_dictionary
 from remac_runtime.mars import DataMissing
 
 JPEG, HEVC, REMAC = "jpeg", "hevc", "remac"
 SETTINGS = {JPEG: (20, 30, 40, 50), HEVC: (27, 32, 37, 42), REMAC: (4, 12, 20, 28)}     # JPEG quality, HEVC QP, REMAC quality
-CODED = {HEVC: SETTINGS[HEVC], REMAC: (*SETTINGS[REMAC], 36, 44, 52, 60)}                # coded beforehand: the refinement learns from more
-DECODER = f"{DEEP.name}@{DEEP.version}"        # ground decoder behind which MarsQE and the refinement learn to mend streams
+DECODER = f"{DEEP.name}@{DEEP.version}"        # ground decoder behind which MarsQE learns to mend streams
 GRID = 16                       # pixels: patches of coded pictures start where blocks do
 DICTIONARY_PICTURE = "dictionary.png"
 MADE_BY_FILE = "made_by.json"   # in the folder of a kind: the codec and the ground decoder that made its pictures

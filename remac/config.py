@@ -87,7 +87,6 @@ class TrainConfig:
     second_moment: float = 0.98    # Adam's beta2: 0.999 lets one odd patch throw the decoder off, seen twice at step 600 and 1500
     spike: float = 60.0            # a step whose gradient norm is above it is skipped once warm ...
     skips: int = 3                 # ... but not more than so many in a row, or a bad spot would never be left
-    least_rounding: float = 0.5    # rounding offset of the smallest scales, see quantise.dead_zone_rounding
     unreferenced: float = 0.3      # share of the patches coded without references (stages after float)
     relative: float = 0.0          # > 0: the loss is the mean log of each patch's cost + this: shares of its own cost count, as in a BD-rate
     focus: float = 0.0             # share of the patches whose quality is one of those missions use, FOCUS; the others': any
@@ -98,6 +97,6 @@ TRAINED_BAND_ROWS = 128            # of the patches that are cut into bands, and
 FOCUS = (6, 46)                    # qualities of about 26 to 40 dB on the pictures of docs/data.md; flight practice is 36 dB
 STAGES = {
     "float": TrainConfig(),
-    "quantised": TrainConfig("quantised", steps=11_000, learning_rate=3e-4, hold=0.3, noisy=0.0, least_rounding=0.38, focus=0.7, seed=2),
-    "decoder": TrainConfig("decoder", steps=6000, learning_rate=2e-4, hold=0.2, noisy=0.0, least_rounding=0.38, focus=0.7, seed=3),
+    "quantised": TrainConfig("quantised", steps=11_000, learning_rate=3e-4, hold=0.3, noisy=0.0, focus=0.7, seed=2),
+    "decoder": TrainConfig("decoder", steps=6000, learning_rate=2e-4, hold=0.2, noisy=0.0, focus=0.7, seed=3),
 }

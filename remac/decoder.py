@@ -108,6 +108,11 @@ class RefDecoder(nn.Module):
         return {name: value for name, value in self.state_dict().items() if name.startswith(self.TRUNK)}
 
     def forward(self, y_hat: Tensor, knots: Tensor, latent_norm: Tensor, texture: Tensor | None = None, share: Tensor | None = None) -> Tensor:
+        return self.paint(y_hat, knots, latent_norm, texture, share)[0]
+
+    def paint(self, y_hat: Tensor, knots: Tensor, latent_norm: Tensor, texture: Tensor | None = None,
+              share: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The pixels, and the features of the last stages that they were made of, the finest first: at 1/2 (where there are any), 1/4, 1/8."""
         y_hat, norm = y_hat.float(), latent_norm[:, None, None]
         f = self.entry(y_hat * norm) + self.quality(knots)[:, :, None, None]
         low = self.low(F.leaky_relu(self.down(f), 0.1))
@@ -116,12 +121,14 @@ class RefDecoder(nn.Module):
         if texture is not None and share is not None:
             moved[:len(self.texture.widths)] = [t * share[:, None, None, None] for t in self.texture(f, self.entry(texture * norm))]
         f = self.at16(f + moved[0])
-        f = self.at8(F.leaky_relu(F.pixel_shuffle(self.to8(f), 2) + moved[1], 0.1))
-        f = self.at4(F.leaky_relu(F.pixel_shuffle(self.to4(f), 2) + moved[2], 0.1))
-        detail = depth_to_space(self.out(f).float(), 4)
+        f8 = self.at8(F.leaky_relu(F.pixel_shuffle(self.to8(f), 2) + moved[1], 0.1))
+        f4 = self.at4(F.leaky_relu(F.pixel_shuffle(self.to4(f8), 2) + moved[2], 0.1))
+        features: tuple[Tensor, ...] = (f4, f8)
+        detail = depth_to_space(self.out(f4).float(), 4)
         if self.config.half:
-            f = self.at2(F.leaky_relu(F.pixel_shuffle(self.to2(f), 2), 0.1))
-            detail = detail + depth_to_space(self.out2(f).float(), 2)
+            f2 = self.at2(F.leaky_relu(F.pixel_shuffle(self.to2(f4), 2), 0.1))
+            features = (f2, f4, f8)
+            detail = detail + depth_to_space(self.out2(f2).float(), 2)
         with torch.autocast(y_hat.device.type, enabled=False):
             blocks = depth_to_space(self.linear(y_hat), 16)
-        return PIXEL_UNIT * (detail + blocks) + PIXEL_OFFSET
+        return PIXEL_UNIT * (detail + blocks) + PIXEL_OFFSET, features

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -110,19 +111,21 @@ class MainNetwork(nn.Module):
         self.modulation = nn.ModuleList(Modulation(c) for _ in LEVELS)
         self.sam = SupervisedAttention(c)
 
-    def encode(self, x: Tensor, condition: Tensor) -> tuple[Tensor, ...]:
-        """Activations float[B,3,H,W] -> features of the three levels."""
+    def encode(self, x: Tensor, condition: Tensor, hints: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
+        """Activations float[B,3,H,W] -> features of the three levels, to which `hints` are added first, where there are any."""
         f = self.head(F.pixel_unshuffle(x, 2))
         f = f + self.phase.repeat(1, f.shape[2] // 4, f.shape[3] // 4)
         features = []
         for i, blocks in enumerate(self.encoder):
-            f = blocks(self.modulation[i](self.norms[i - 1](self.down[i - 1](f)) if i else f, condition))
+            f = self.modulation[i](self.norms[i - 1](self.down[i - 1](f)) if i else f, condition)
+            f = blocks(f + hints[i] if hints else f)
             features.append(f)
         return tuple(features)
 
-    def forward(self, x: Tensor, condition: Tensor, references: Bank | None, share: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Activations, conditions, the cells' references and their share float[P] -> refined features, I_enh in activation units."""
-        features = self.encode(x, condition)
+    def forward(self, x: Tensor, condition: Tensor, references: Bank | None, share: Tensor | None,
+                hints: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
+        """Activations, conditions, the cells' references and their share float[P], hints for `encode` -> refined features, I_enh in activations."""
+        features = self.encode(x, condition, hints)
         decoded = features[-1]
         for i in reversed(range(len(LEVELS))):
             if i < len(LEVELS) - 1:

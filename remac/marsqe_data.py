@@ -1,7 +1,6 @@
 """Patches for MarsQE and its baselines: raw and JPEG-compressed, with class map and matched reference, drawn by (seed, step) as in `remac.data`."""
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from remac.charts import chart, chart_pictures
 from remac.coded import GRID, JPEG, SETTINGS, load_coded, of_other_camera
-from remac.data import PatchSampler, load_picture
+from remac.data import PatchSampler
 from remac.matching import jpeg, jpeg_with_tables, match
 from remac.segmenter import Segmenter, cell_classes, class_map
 from remac_runtime.enhance.matching import CELL, CLASS_PIXELS, texture
@@ -85,14 +84,14 @@ class CompressedPatches(PatchSampler):
     never seen would be drawn to those of the training pictures."""
 
     def __init__(self, paths: list[Path], seed: int, dictionary: Dictionary | None = None, segmenter: Segmenter | None = None,
-                 coded: tuple[Path, ...] = (), coded_share: float = CODED_SHARE, numbers: Mapping[str, tuple[int, ...]] = SETTINGS) -> None:
+                 coded: tuple[Path, ...] = (), coded_share: float = CODED_SHARE) -> None:
         super().__init__(paths, CELL, seed)
         if segmenter is not None:
-            self.pictures = [with_classes(self.at_least(load_picture(path), CELL), segmenter) for path in paths]
+            self.pictures = [with_classes(picture, segmenter) for picture in self.pictures]
         self.dictionary, self.coded_share = dictionary, coded_share if coded else 0.0
         self.cameras = (self.pictures, of_other_camera(self.pictures) if coded else [])
         self.charts = chart_pictures(CELL) if coded else []
-        self.coded = [setting for folder in coded for setting in load_coded(folder, numbers.get(folder.name, ()), paths, self.cameras, CELL)]
+        self.coded = [setting for folder in coded for setting in load_coded(folder, SETTINGS.get(folder.name, ()), paths, self.cameras, 2 * CELL)]
         for setting in self.coded:
             if dictionary is not None:
                 dictionary.add(setting.tables, setting.dictionary)
@@ -136,7 +135,7 @@ class CompressedPatches(PatchSampler):
         if rng.random() >= CHART_SHARE:
             return crop(self.cameras[camera][chosen]), crop(setting.cameras[camera][chosen]), setting.tables, setting.error
         number = int(rng.integers(len(self.charts)))
-        top, left = self.corner(self.charts[number], rng, GRID)
+        top, left = self.corner(self.charts[number], rng, GRID, CELL)
         raw, coded = (picture[number][top:top + CELL, left:left + CELL] for picture in (self.charts, setting.charts))
         pixels = np.dstack([raw, crop(self.pictures[chosen])[..., 3:]])
         return pixels, coded, setting.tables, setting.error

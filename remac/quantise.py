@@ -9,7 +9,7 @@ from torch import Tensor
 
 from remac.config import CODED_FROM
 from remac.layers import round_through
-from remac_runtime.format import GAIN_BITS, LATENT_OFFSET, SCALE_FRACTION_BITS, SCALE_LEVELS, SCALE_MIN, SCALE_STEPS_PER_OCTAVE
+from remac_runtime.format import GAIN_BITS, LATENT_OFFSET, ROUNDING, SCALE_FRACTION_BITS, SCALE_LEVELS, SCALE_MIN, SCALE_STEPS_PER_OCTAVE
 
 if TYPE_CHECKING:
     from remac.codec import Codec
@@ -23,19 +23,17 @@ Quantised = tuple[Tensor, Tensor, Tensor, Tensor]   # residual (steps; noisy in 
 
 
 class FloatQuantiser:
-    """Float mode: mu in latent units, scale as a natural logarithm."""
+    """Float mode: mu in latent units, scale as a natural logarithm. Rounds to the nearest."""
 
     def __init__(self, codec: Codec, log_gain: Tensor) -> None:
         self.log_gain, self.gain = log_gain, torch.exp(log_gain)
         self.norm = codec.latent_norm[:, None, None]
-        self.rounding = codec.rounding.float()
         self.training = codec.training
 
     def __call__(self, y: Tensor, mu: Tensor, log_scale: Tensor, noisy: bool) -> Quantised:
         sigma = torch.exp((log_scale + self.log_gain).clamp(math.log(SCALE_MIN), LOG_SCALE_MAX))
         steps = (y - mu) * self.gain
-        index = (torch.log2(sigma.detach() / SCALE_MIN) * SCALE_STEPS_PER_OCTAVE).round().long().clamp(0, SCALE_LEVELS - 1)
-        k = round_away_through(steps, self.rounding[index])
+        k = round_through(steps)
         residual = steps + torch.rand_like(steps) - 0.5 if self.training else k
         y_hat = mu + (residual if noisy else k) / self.gain
         return residual, sigma, y_hat, (y_hat * self.norm).clamp(-CONTEXT_LIMIT, CONTEXT_LIMIT)
@@ -48,7 +46,7 @@ class IntegerQuantiser:
         self.unit = codec.analysis.head.output_scale.double()[:, None, None]      # integer y units in a latent unit
         self.gain, self.inverse_gain, self.scale_offset = integer_gains(log_gain.double(), self.unit)
         self.shift = codec.context_shift.double()[:, None, None]
-        self.rounding = codec.rounding.double()
+        self.rounding = torch.tensor(ROUNDING, dtype=torch.float64, device=log_gain.device) * 2.0 ** -GAIN_BITS
         self.training = codec.training
 
     def __call__(self, y: Tensor, mu: Tensor, scale: Tensor, noisy: bool) -> Quantised:
@@ -82,10 +80,3 @@ def scale_index(scale: Tensor, offset: Tensor) -> Tensor:
 def round_away_through(x: Tensor, rounding: Tensor) -> Tensor:
     """sign(x) * floor(abs(x) + rounding) (FORMAT 5.5), gradient unchanged. Rounding 0.5 is to the nearest, less widens the zone around zero."""
     return torch.sign(x.detach()) * torch.floor(x.detach().abs() + rounding) + (x - x.detach())
-
-
-def dead_zone_rounding(least: float) -> Tensor:
-    """Rounding of each scale index, float[64] in multiples of 2^-30: `least` at scales far below one step, 0.5 far above."""
-    sigma = SCALE_MIN * torch.exp2(torch.arange(SCALE_LEVELS, dtype=torch.float64) / SCALE_STEPS_PER_OCTAVE)
-    rounding = least + (0.5 - least) / (1 + sigma ** -2)
-    return torch.round(rounding * 2 ** GAIN_BITS) / 2 ** GAIN_BITS

@@ -33,7 +33,7 @@ def regrow(config: CodecConfig, grown: dict[str, Tensor], former: dict[str, Tens
     foreign = load_weights(model, grown)
     if foreign:
         raise BadNetwork(f"the checkpoint is not of the profile {config.name} (first foreign tensor: {foreign[0]}): name its own with --profile")
-    trunk = {PREFIX + name for name in model.decoder.trunk_state()}
+    trunk = {PREFIX + name for name in model.base.trunk_state()}
     state = model.state_dict()
     foreign = [name for name, value in codec.items() if name not in former or former[name].shape != value.shape]
     if foreign:

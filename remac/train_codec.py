@@ -27,8 +27,8 @@ from remac.config import DECODERS, FOCUS, PIXEL_UNIT, PROFILES, RATE, STAGES, TR
 from remac.data import PatchSampler, load_picture, picture_paths
 from remac.integer import activation_ranges, prepare, set_integer
 from remac.layers import space_to_depth
-from remac.quantise import dead_zone_rounding
 from remac.references import REFERENCE_PIXELS, ReferencePool, code_pool
+from remac.refined import own_parameters
 from remac.runs import CHECKPOINT_FILE, begin, log_means, open_log, saved_at_interrupt
 from remac_runtime.errors import BadNetwork
 from remac_runtime.exits import interrupt_at_end, interrupted_by_terminate, reported
@@ -43,9 +43,10 @@ EXAMPLES = """examples:
   python -m remac.train_codec --out runs/float --processes 2
   python -m remac.train_codec --stage quantised --start runs/float/checkpoint.pt --out runs/quantised --processes 2
   python -m remac.train_codec --stage decoder --start runs/quantised/checkpoint.pt --out runs/decoder --processes 2
-  python -m remac.train_codec --stage decoder --decoder deep --start runs/quantised/checkpoint.pt --out runs/deep"""
-LATER_TENSORS = ("decoder.texture.", "context_shift", "rounding")      # a float checkpoint may lack them
-DEEPER_TENSORS = ("decoder.low.", "decoder.at", "decoder.to2.", "decoder.out2.")     # a moderate decoder lacks some of these
+  python -m remac.train_codec --stage decoder --decoder deep --start runs/quantised/checkpoint.pt --out runs/deep
+  python -m remac.train_codec --stage decoder --decoder refined --start runs/refined_start.pt --out runs/refined    # a start by calibration.thaw"""
+LATER_TENSORS = ("decoder.texture.", "context_shift")      # a float checkpoint may lack them
+DEEPER_TENSORS = ("decoder.low.", "decoder.at", "decoder.to2.", "decoder.out2.", "decoder.refinement.")     # a decoder may lack some of these
 POOL_PATCHES, REFERENCE_SEED = 48, 7
 
 
@@ -161,12 +162,10 @@ class Trainer:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.pool: ReferencePool | None = None
         self._load(resumed)
-        trained = self.model.decoder if run.train.stage == "decoder" else self.model
-        self.model.requires_grad_(trained is self.model)
-        trained.requires_grad_(True)
-        if run.train.stage == "decoder" and run.codec.decoder.trunk_of:
-            self.model.decoder.trunk().requires_grad_(False)
-        self.parameters = [p for p in trained.parameters() if p.requires_grad]
+        self.parameters = own_parameters(self.model.decoder) if run.train.stage == "decoder" else list(self.model.parameters())
+        self.model.requires_grad_(False)
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
         self.optimizer = torch.optim.Adam(self.parameters, run.train.learning_rate, (0.9, run.train.second_moment), fused=True)
         self.step, self.seconds, self.skipped = 0, 0.0, 0
         if resumed:
@@ -194,7 +193,6 @@ class Trainer:
         if stage == "float":
             prepare(self.model, activation_ranges(self.model, calibration_pictures(self.run.data)))
         set_integer(self.model)
-        self.model.rounding.copy_(dead_zone_rounding(self.run.train.least_rounding))
         if resumed and "pool" in resumed:
             self.pool = ReferencePool(**resumed["pool"])
             return
@@ -340,8 +338,7 @@ def parse(arguments: list[str]) -> Run:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an unfinished one is resumed")
     parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
     parser.add_argument("--stage", choices=sorted(STAGES), default="float", help="float, then quantised, then decoder")
-    parser.add_argument("--decoder", choices=sorted(name for name, config in DECODERS.items() if not config.refines),
-                        help="ground decoder (default: the profile's)")
+    parser.add_argument("--decoder", choices=sorted(DECODERS), help="ground decoder (default: the profile's)")
     parser.add_argument("--steps", type=int, help="length of the schedule")
     parser.add_argument("--batch", type=int, help="patches per process and step")
     parser.add_argument("--set", metavar="FIELD=NUMBER", action="append", default=[], help="any other number of TrainConfig, e.g. learning_rate=2e-4")

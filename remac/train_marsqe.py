@@ -1,4 +1,4 @@
-"""Train MarsQE, its baselines AR-CNN and DnCNN, or the refinement of the ground decoder: `python -m remac.train_marsqe --help`.
+"""Train MarsQE, or its baselines AR-CNN and DnCNN: `python -m remac.train_marsqe --help`.
 
 A run is a folder: config.json, checkpoint.pt (written atomically, resumes to the exact step) and log.jsonl. Everything random is a function of
 (seed, step). An interrupt (Ctrl-C, SIGTERM) writes the checkpoint of the last step. MarsQE learns its networks in parts of one run: the main network
@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from remac.baselines import BASELINES
+from remac.cameras import other_camera
 from remac.checkpoints import read_checkpoint, save_checkpoint
-from remac.coded import CODED, MADE_BY_FILE, SETTINGS
+from remac.coded import MADE_BY_FILE
 from remac.config import TrainConfig
-from remac.data import load_picture, other_camera, picture_paths
-from remac.marsqe import FULL, Bank, Enhanced, MarsQE, conditions, loss_of
+from remac.data import load_picture, picture_paths
+from remac.marsqe import FULL, Bank, Enhanced, MarsQE, loss_of
 from remac.marsqe_data import CODED_SHARE, Batch, CompressedPatches, Dictionary, to_tensor
 from remac.matching import DICTIONARY_FILE, jpeg, load_dictionary
 from remac.muon import Muon
-from remac.refined import Refinement
 from remac.runs import CHECKPOINT_FILE, begin, log_means, open_log, read_json, saved_at_interrupt
 from remac.segmenter import load_segmenter
 from remac.train_codec import autocast, learning_rate, setting, show_progress
@@ -38,17 +38,15 @@ from remac_runtime.exits import interrupt_at_end, reported
 from remac_runtime.mars import data_folder
 
 ADDED = "marsqe-added"         # MarsQE-lite with a sum instead of TFM
-REFINEMENT = "refinement"      # of the ground decoder; learns from pictures coded beforehand alone
-MODELS = ("marsqe", "marsqe-lite", ADDED, REFINEMENT, *BASELINES)
+MODELS = ("marsqe", "marsqe-lite", ADDED, *BASELINES)
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "marsqe"
 CHECKPOINT_EVERY, EVALUATE_EVERY, LOG_EVERY = 100, 250, 10
 VALIDATED = (30, 256)          # quality and side of the validation crops
-UNUSED = ("patch", "noisy", "spike", "skips", "least_rounding", "unreferenced", "relative", "focus")    # of TrainConfig: what the codec alone has
+UNUSED = ("patch", "noisy", "spike", "skips", "unreferenced", "relative", "focus")    # of TrainConfig: what the codec alone has
 AVERAGING = 0.998              # of the weights that are evaluated and shipped, once warm
 EXAMPLES = """examples:
   python -m remac.train_marsqe --out runs/marsqe
   python -m remac.train_marsqe --model dncnn --out runs/dncnn --seconds 480 --steps 900
-  python -m remac.train_marsqe --model refinement --out runs/refinement --start runs/marsqe/checkpoint.pt --coded runs/coded/remac --coded-share 1
   python -m remac.train_marsqe --out runs/marsqe-gpu --start runs/marsqe/checkpoint.pt --steps 8000 --batch 64 --workers 14 --device cuda"""
 
 
@@ -78,8 +76,6 @@ OUTER = ("head", "image", "tail", "reduce", "expand", "gate", "query", "key")
 
 def build(name: str) -> nn.Module:
     """An untrained model."""
-    if name == REFINEMENT:
-        return Refinement()
     return MarsQE(replace(FULL, fusing="sum" if name == ADDED else "tfm")) if name.startswith("marsqe") else BASELINES[name]()
 
 
@@ -100,8 +96,6 @@ def optimizers(model: nn.Module, run: Run) -> list[torch.optim.Optimizer]:
 
 def apply(model: nn.Module, batch: Batch, post: bool) -> Enhanced:
     """One model on one batch; the reference flows carry no gradient."""
-    if isinstance(model, Refinement):
-        return Enhanced(model(batch.compressed, conditions(batch.tables)), None)
     if not isinstance(model, MarsQE):
         return Enhanced(model(batch.compressed), None)
     bank = None
@@ -137,8 +131,7 @@ class Trainer:
         mars = run.model.startswith("marsqe")
         segmenter = load_segmenter(WEIGHTS) if mars else None
         dictionary = Dictionary(load_dictionary(WEIGHTS / DICTIONARY_FILE)) if mars else None
-        self.data = CompressedPatches(picture_paths(run.data / "train"), config.seed, dictionary, segmenter, run.coded, run.coded_share,
-                                      CODED if run.model == REFINEMENT else SETTINGS)
+        self.data = CompressedPatches(picture_paths(run.data / "train"), config.seed, dictionary, segmenter, run.coded, run.coded_share)
         self.model = build(run.model).to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizers = optimizers(self.model, run)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
@@ -148,7 +141,7 @@ class Trainer:
             self._resume(read_checkpoint(self.checkpoint, run.device, ("model", "optimizers", "average", "step", "seconds")))
         elif run.start:
             self._start(run.start)
-        self.pictures = {} if run.model == REFINEMENT else validation_crops(run.data)
+        self.pictures = validation_crops(run.data)
         steps = range(self.step, config.steps)
         self.batches = iter(torch.utils.data.DataLoader(Steps(self.data, run), batch_size=None, sampler=steps, num_workers=run.workers))
 
@@ -156,10 +149,7 @@ class Trainer:
         """Begin with the averaged weights of another run. Raises BadNetwork."""
         state = read_checkpoint(path, self.run.device, ("average",))
         try:
-            if isinstance(self.model, Refinement) and state.get("name") != REFINEMENT:
-                self.model.start_from(state["average"])
-            else:
-                self.model.load_state_dict(state["average"])
+            self.model.load_state_dict(state["average"])
         except RuntimeError:
             raise BadNetwork(f"{path}: trained {state.get('name', 'another model')}, which {self.run.model} cannot start from: "
                              "name a checkpoint of its own kind with --start") from None
@@ -250,7 +240,7 @@ class Trainer:
         last = self.step == self.run.train.steps
         if self.step % LOG_EVERY == 0:
             progress(self.step, log_means(log, self.step, self.seconds, sums))
-        if self.pictures and (self.step % EVALUATE_EVERY == 0 or last):
+        if self.step % EVALUATE_EVERY == 0 or last:
             log.write(json.dumps({"step": self.step, "seconds": round(self.seconds, 1), "evaluation": self.evaluate()}) + "\n")
         log.flush()
         if self.step % CHECKPOINT_EVERY == 0 or last:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from remac.data import load_picture, picture_paths
-from remac.runs import RunRecord, read_run
+from remac.runs import RunRecord, read_json, read_run
 from remac_runtime.errors import BadInput
 from remac_runtime.exits import reported
 from remac_runtime.files import write_json
@@ -23,19 +23,16 @@ def stage(folder: Path) -> dict[str, Any]:
     try:
         return described(run)
     except KeyError as error:
-        raise BadInput(f"{folder}: its config.json lacks {error}: name a run of remac.train_codec or remac.train_marsqe") from None
+        raise BadInput(f"{folder}: its config.json lacks {error}: name a run of remac.train_codec") from None
 
 
 def described(run: RunRecord) -> dict[str, Any]:
     config, train = run.config, run.config["train"]
     common = {"command": run.command, "hardware": run.hardware, "steps": run.steps, "planned_steps": train["steps"], "seconds": round(run.seconds),
               "batch": run.batch, "patch": train["patch"], "learning_rate": train["learning_rate"]}
-    if "model" in config:      # of remac.train_marsqe: the refinement of a ground decoder
-        return {"stage": config["model"], "processes": 1, **common}
     rate = config["rate"]
-    settings = {key: train[key] for key in ("noisy", "least_rounding") if key in train}
     return {"stage": train["stage"], "processes": config["processes"], **common, "lambda": [rate["lambda_low"], rate["lambda_high"]],
-            "latents": config["codec"]["latents"], **settings}
+            "latents": config["codec"]["latents"], "noisy": train["noisy"]}
 
 
 def pictures(data: Path) -> str:
@@ -51,9 +48,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--profile", default="rover-m")
     parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
+    parser.add_argument("--keep", action="store_true", help="keep what --out holds of other runs, in front of these: for runs that are gone")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     stages = [stage(run) for run in options.runs]
+    if options.keep:
+        told = {entry["command"] for entry in stages}
+        stages = [entry for entry in read_json(options.out)["stages"] if entry["command"] not in told] + stages
     write_json(options.out, {"schema": 1, "profile": options.profile, "data": pictures(data_folder(options.data)), "stages": stages})
     return 0
 

@@ -16,7 +16,7 @@ from remac.decoder import RefDecoder
 from remac.integer import set_integer
 from remac.layers import IntegerConv
 from remac.packing import packed, unpacked
-from remac.refined import PREFIX, RefinedDecoder
+from remac.refined import BASE, PREFIX, RefinedDecoder, decoder_of
 from remac.tensors import SUFFIX, load_metadata, load_tensors, save_tensors
 from remac_runtime.errors import BadNetwork
 from remac_runtime.format import LATENT_OFFSET
@@ -64,6 +64,7 @@ def load_codec(folder: Path, rover: dict[str, tuple[Tensor, Tensor]]) -> Codec:
     """A codec in integer mode from `folder` and the rover side's integer weights and unfolded biases, {module: (W, B)} as of `IntegerConv`."""
     stored, metadata = load_tensors(folder / CODEC_FILE)
     codec = Codec(PROFILES[metadata["profile"]])
+    stored.pop("rounding", None)        # of files from before all encoders had one rounding, that of FORMAT 5.5
     fractions = {name: stored.pop(name) for name in list(stored) if name.endswith(FRACTION)}
     state = unpacked(stored)
     codec.load_state_dict({**codec.state_dict(), **state})
@@ -154,14 +155,14 @@ def load_decoder(codec: Codec, folder: Path, name: str) -> RefDecoder | RefinedD
     if not path.exists():
         raise BadNetwork(f"{path}: no such decoder; {folder} holds {', '.join(config.name for config in ground_decoders(folder))}")
     state = {key.removeprefix("decoder."): value for key, value in unpacked(load_tensors(path)[0]).items()}
+    decoder = decoder_of(DECODERS[name], codec.config.latents)
+    decoder.load_state_dict(shared_state(codec, folder, name) | state)
+    return decoder
+
+
+def shared_state(codec: Codec, folder: Path, name: str) -> dict[str, Tensor]:
+    """What a decoder of a weights folder, whose codec is given, shares with another one, by its own names. Raises BadNetwork."""
     config = DECODERS[name]
     if config.refines:
-        base = load_decoder(codec, folder, config.refines)
-        assert isinstance(base, RefDecoder)
-        refined = RefinedDecoder(config, base)
-        refined.refinement.load_state_dict({key.removeprefix(PREFIX): value for key, value in state.items()})
-        return refined
-    trunk = codec.decoder.trunk_state() if config.trunk_of else {}
-    decoder = RefDecoder(config, codec.config.latents)
-    decoder.load_state_dict(trunk | state)
-    return decoder
+        return {f"{BASE}{key}": value for key, value in load_decoder(codec, folder, config.refines).state_dict().items()}
+    return codec.base.trunk_state() if config.trunk_of else {}

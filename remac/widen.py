@@ -103,7 +103,7 @@ def main(arguments: list[str]) -> int:
     state = read_checkpoint(options.checkpoint, needed=("model", "stage", "rate"))
     try:
         codec = Codec(replace(config, latents=len(state["model"]["latent_norm"])))
-        codec.load_state_dict({"rounding": codec.rounding, **state["model"]})
+        codec.load_state_dict(state["model"])
     except (KeyError, RuntimeError):
         raise BadNetwork(f"{options.checkpoint} is not of the profile {config.name}: name its own with --profile") from None
     set_integer(codec)

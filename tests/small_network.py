@@ -107,7 +107,7 @@ def write_small_model(folder: Path, seed: int = 1, references: int = 3) -> None:
     tensors = {
         "gain": np.rint(2.0 ** 30 / step).astype(np.int32), "inverse_gain": np.rint(step).astype(np.int32),
         "scale_offset": np.rint(-80 * np.log2(step / 2.0 ** 14) + 300).astype(np.int32), "context_shift": rng.integers(8, 11, m).astype(np.int8),
-        "rounding": np.linspace(0.40, 0.5, SCALE_LEVELS).__mul__(2 ** 30).astype(np.int32), "score": _score(),
+        "score": _score(),
         **_hyper_tables(rng), **_laplace_tables(),
     }
     digest = write_network(folder / "network.rmn", "small", 2, layers, tensors)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from remac_runtime import arithmetic, native
 from remac_runtime.arithmetic import QualityParams
+from remac_runtime.format import ROUNDING
 from remac_runtime.network import read_network
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -176,7 +177,7 @@ def test_quality_params_are_rows_of_the_network(small_model: Path) -> None:
         params = arithmetic.quality_params(network, quality)
         for name in ("gain", "inverse_gain", "scale_offset"):
             assert np.array_equal(getattr(params, name), getattr(network, name)[quality])
-        assert np.array_equal(params.context_shift, network.context_shift) and np.array_equal(params.rounding, network.rounding)
+        assert np.array_equal(params.context_shift, network.context_shift) and tuple(params.rounding) == ROUNDING
         assert params.coded_from == network.coded_from
         assert all(getattr(params, name).dtype == np.dtype(np.int32) and getattr(params, name).flags.aligned
                    for name in ("gain", "inverse_gain", "scale_offset", "context_shift", "rounding"))

@@ -50,6 +50,13 @@ def test_a_changed_constant_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert disagreements(rows(section("1"))[1:]) == ["GAIN_BITS"]
 
 
+def test_rounding_of_each_index() -> None:
+    parts = re.search(r"`rounding`, in 256ths of a step, by index: ([\d,\s]+), then 128 up to index 63\.", section("5.5"))
+    assert parts, "FORMAT.md has no rounding in section 5.5"
+    listed = [int(part) for part in parts[1].split(",")]
+    assert tuple(part << 22 for part in listed + [128] * (constants.SCALE_LEVELS - len(listed))) == constants.ROUNDING
+
+
 def test_constants_that_stand_in_the_text() -> None:
     assert f"down to {constants.HEAD_SHIFT_MIN}" in section("1")
     assert f"`gain` i32[64, M] in [1, 2^{constants.GAIN_MAX.bit_length() - 1})" in section("4.2") and constants.GAIN_MAX.bit_count() == 1

@@ -18,18 +18,20 @@ pytest.importorskip("torch")
 import torch
 import torch.nn.functional as F
 
-from remac import marsqe_data, marsqe_weights, train_marsqe, train_segmenter
+from remac import cameras, marsqe_data, marsqe_weights, train_marsqe, train_segmenter
+from remac.cameras import other_camera, sensed
 from remac.charts import chart, chart_pictures
 from remac.checkpoints import read_checkpoint
 from remac.coded import HEVC, SETTINGS, chart_name, coded_names, load_coded
 from remac.config import TrainConfig
-from remac.data import load_picture, other_camera, picture_paths
+from remac.data import load_picture, picture_paths
 from remac.marsqe import MarsQE, MarsQEConfig
 from remac.marsqe_data import CompressedPatches, Dictionary
 from remac.matching import jpeg_with_tables
 from remac.packing import unpacked
 from remac.segmenter import SEGMENTER_FILE, Segmenter
 from remac.tensors import load_tensors, save_tensors
+from remac_runtime import mosaics
 from remac_runtime.enhance.matching import CELL
 from remac_runtime.errors import BadNetwork
 from remac_runtime.mars import DataMissing
@@ -131,6 +133,25 @@ def test_another_camera_shows_the_same_place() -> None:
     assert 80 in widths and len(widths) > 4
     assert 2 < sum(np.ptp(other[0, -1, :3].astype(int)) == 0 for other in others) < 22
     assert np.array_equal(others[3], other_camera(picture, 3))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_sensor_sees_one_colour_a_pixel(seed: int) -> None:
+    """Binned, red and blue come from opposite corners of each two by two; a mosaic is interpolated as the codec would do it."""
+    column = 2 * torch.arange(32.0).expand(4, 24, 32)
+    plain = torch.cat([column[:3] + 4 * torch.arange(24.0)[:, None], column[3:]])
+    seen = sensed(plain, np.random.default_rng(seed))
+    assert seen.shape == (4, 12, 16) and torch.equal(seen[3], plain[3, ::2, ::2])
+    rng = np.random.default_rng(seed)
+    pattern, binned, noisy = int(rng.integers(1, 5)), rng.random() < cameras.BINNED_SHARE, rng.random() < cameras.NOISY_SHARE
+    if noisy:
+        assert not torch.equal(seen[:3], sensed(plain, np.random.default_rng(seed + 100))[:3])
+    elif binned:
+        right, down = (2, -2)[(pattern - 1) % 2], (4, -4)[(pattern - 1) // 2]
+        assert torch.all(seen[2] - seen[0] == right + down) and torch.all((seen[0] + seen[2]) / 2 == seen[1])
+    else:
+        picture = seen[:3].permute(1, 2, 0).numpy().astype(np.uint8)
+        assert np.array_equal(mosaics.sharpened(picture, pattern), picture)
 
 
 def test_charts_show_what_terrain_does_not() -> None:

@@ -46,6 +46,21 @@ def test_a_run_is_read_back(tmp_path: Path) -> None:
     assert read_run(run).hardware == record.hardware, "older runs: this machine's"
 
 
+def test_a_record_keeps_runs_that_are_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_record, "data_folder", lambda named: tmp_path)
+    monkeypatch.setattr(training_record, "pictures", lambda data: "none")
+    runs = [tmp_path / name for name in ("first", "second")]
+    for run in runs:
+        begin(run, {"codec": {"latents": 304}, "train": asdict(STAGES["quantised"]), "rate": asdict(RATE), "processes": 2, "device": "cpu",
+                    "command": run.name})
+        save_checkpoint(run / "checkpoint.pt", {"model": {}, "step": 70, "seconds": 12.25})
+    out = tmp_path / "training.json"
+    for arguments, told in (([runs[0]], ["first"]), ([runs[1], "--keep"], ["first", "second"]), ([runs[0], "--keep"], ["second", "first"]),
+                            ([runs[1]], ["second"])):
+        assert training_record.main([*map(str, arguments), "--out", str(out)]) == 0
+        assert [entry["command"] for entry in json.loads(out.read_text())["stages"]] == told
+
+
 @pytest.mark.parametrize("content", [None, "{", "[1]", '{"device": "cpu"}'])
 def test_what_is_no_run_is_refused(content: str | None, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "checkpoint.pt", {"step": 1, "seconds": 1.0})
@@ -140,9 +155,9 @@ def test_a_checkpoint_of_another_profile_is_one_line(processes: str, pictures: P
 
 def test_a_bad_checkpoint_of_a_decoder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.pt").write_bytes(b"no checkpoint")
-    for load in (lambda path: decoder.load_checkpoint(path, "rover-m", "deep"), lambda path: decoder.load_refined(path, tmp_path, "refined")):
+    for name in ("deep", "refined"):
         with pytest.raises(BadNetwork, match=r"other\.pt: no checkpoint"):
-            load(tmp_path / "other.pt")
+            decoder.load_checkpoint(tmp_path / "other.pt", "rover-m", name)
 
 
 @pytest.mark.parametrize(("main", "arguments"), [

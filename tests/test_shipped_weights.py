@@ -13,14 +13,15 @@ pytest.importorskip("torch")
 import torch
 from tiny_codec import TINY, run_for, trained, write_network
 
-from calibration import decoder, freeze, integer_network
+from calibration import decoder, freeze, integer_network, thaw
 from remac import regrow
 from remac.codec import Codec
 from remac.config import DECODERS, PROFILES, RATE, DecoderConfig
 from remac.decoder import RefDecoder
 from remac.integer import set_integer
-from remac.marsqe import MarsQE, conditions
-from remac.refined import Refinement, stream_conditions
+from remac.marsqe import conditions
+from remac.refined import RefinedDecoder, decoder_of, stream_conditions
+from remac.runs import CHECKPOINT_FILE
 from remac.tensors import SUFFIX, load_tensors, save_tensors
 from remac.train_codec import load_weights
 from remac.weights import CODEC_FILE, load_codec, load_ground, rover_layers, save_codec, save_decoder
@@ -80,7 +81,7 @@ def test_a_deeper_decoder_follows_its_codec(integer_codec: Codec, tmp_path: Path
     former = integer_codec.state_dict()
     moved = {name: value + 0.5 if name.startswith(("decoder.", "log_gain")) else value for name, value in former.items()}
     same, after = regrow.regrow(config, grown, former, former), regrow.regrow(config, grown, former, moved)
-    trunk = {f"decoder.{name}" for name in deep.decoder.trunk_state()}
+    trunk = {f"decoder.{name}" for name in deep.base.trunk_state()}
     assert any(name in former for name in grown if name not in trunk and name.startswith("decoder.at8"))
     for name, value in grown.items():
         torch.testing.assert_close(same[name], former[name] if name in trunk else value)
@@ -151,56 +152,56 @@ def test_a_deeper_decoder_keeps_the_trunk_and_ships_without_it(integer_codec: Co
     torch.save({"stage": "quantised", "rate": asdict(RATE), "model": integer_network.shipped_codec(tmp_path).state_dict()}, start)
     run = run_for(tmp_path / "deep", pictures, "decoder", start, steps=2)
     codec = trained(replace(run, codec=replace(TINY, decoder=deeper))).model
-    decoder.check_same_trunk(codec, tmp_path)
+    decoder.check_same_shared(codec.decoder, tmp_path, start)
     path = save_decoder(codec.decoder, tmp_path, "00")
     assert not any(name.removeprefix("decoder.").startswith(RefDecoder.TRUNK) for name in load_tensors(path)[0])
     again = load_ground(tmp_path, "tiny-deep").decoder.state_dict()
     for name, value in codec.decoder.state_dict().items():
         torch.testing.assert_close(again[name], value, atol=float(value.abs().max()) / 128, rtol=0)
     with torch.no_grad():
-        codec.decoder.entry.weight.mul_(1.1)
-    with pytest.raises(BadNetwork, match="differs from codec"):
-        decoder.check_same_trunk(codec, tmp_path)
+        codec.base.entry.weight.mul_(1.1)
+    with pytest.raises(BadNetwork, match=r"decoder\.entry.* differs"):
+        decoder.check_same_shared(codec.decoder, tmp_path, start)
 
 
-def test_a_refined_decoder_ships_its_refinement_alone(integer_codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Untrained it shows what the decoder that it refines shows; trained it comes back from its file and that decoder's."""
-    deeper = replace(TINY.decoder, name="tiny-deep", blocks=(1, 1, 2, 1), trunk_of="tiny")
+def test_a_refined_decoder_is_trained_and_ships_without_what_it_refines(integer_codec: Codec, tmp_path: Path, pictures: Path,
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """Untrained it shows what the decoder that it refines shows; trained it comes back from its file and that decoder's, which stays as it was."""
+    deeper = replace(TINY.decoder, name="tiny-deep", blocks=(1, 1, 2, 1), half=16, half_blocks=1, trunk_of="tiny")
+    finer = replace(deeper, name="tiny-refined", version=3, trunk_of="", refines="tiny-deep")
     monkeypatch.setitem(PROFILES, "tiny", TINY)
-    monkeypatch.setitem(DECODERS, "tiny-deep", deeper)
-    monkeypatch.setitem(DECODERS, "tiny-refined", replace(deeper, name="tiny-refined", version=3, trunk_of="", refines="tiny-deep"))
+    for config in (deeper, finer):
+        monkeypatch.setitem(DECODERS, config.name, config)
+    network = write_network(integer_codec, tmp_path)
     save_codec(integer_codec, tmp_path / CODEC_FILE)
     base = RefDecoder(deeper, TINY.latents)
-    base.load_state_dict(base.state_dict() | load_codec(tmp_path, {}).decoder.trunk_state())
+    base.load_state_dict(base.state_dict() | load_codec(tmp_path, {}).base.trunk_state())
     save_decoder(base, tmp_path, "00")
     torch.manual_seed(5)
-    refinement = Refinement()
+    untrained = decoder_of(finer, TINY.latents)
+    assert isinstance(untrained, RefinedDecoder)
+    untrained.base.load_state_dict(load_ground(tmp_path, "tiny-deep").decoder.state_dict())
+    save_decoder(untrained, tmp_path, "00")
     y_hat = torch.randint(-9000, 9000, (4, 6, TINY.latents), dtype=torch.int32)
     inputs = (y_hat, torch.tensor([20.0]), torch.full((4, 8, 8, TINY.latents), LATENT_OFFSET, dtype=torch.uint8), torch.zeros(1))
-    plain = load_ground(tmp_path, "tiny-deep")(*inputs)
-    for changed in (False, True):
-        if changed:
-            torch.nn.init.normal_(refinement.network.sam.image.weight, std=0.05)
-        torch.save({"name": "refinement", "average": refinement.state_dict()}, tmp_path / "run.pt")
-        refined = decoder.load_refined(tmp_path / "run.pt", tmp_path, "tiny-refined")
-        path = save_decoder(refined, tmp_path, "00")
-        assert all(name.startswith("decoder.refinement.") for name in load_tensors(path)[0])
-        again = load_ground(tmp_path, "tiny-refined")
-        assert (again.decoder.config.version, torch.equal(again(*inputs), plain)) == (3, not changed)
-        torch.testing.assert_close(again.decoder.state_dict()["refinement.network.head.weight"], refinement.network.head.weight.detach(),
-                                   atol=0.01, rtol=0)
-    torch.save({"name": "marsqe", "average": {}}, tmp_path / "run.pt")
-    with pytest.raises(BadNetwork, match="no checkpoint of a refinement"):
-        decoder.load_refined(tmp_path / "run.pt", tmp_path, "tiny-refined")
+    assert torch.equal(load_ground(tmp_path, "tiny-refined")(*inputs), load_ground(tmp_path, "tiny-deep")(*inputs))
 
-
-def test_a_refinement_starts_from_marsqe() -> None:
-    torch.manual_seed(5)
-    marsqe, refinement = MarsQE(), Refinement()
-    refinement.start_from(marsqe.state_dict())
-    theirs = marsqe.main.state_dict()
-    taken = refinement.network.state_dict()
-    assert len(taken) > 60 and all(torch.equal(value, theirs[name]) for name, value in taken.items())
+    start, run = tmp_path / "start.pt", tmp_path / "run"
+    assert thaw.main([str(tmp_path), "--decoder", "tiny-refined", "--out", str(start)]) == 0
+    codec = trained(replace(run_for(run, pictures, "decoder", start, steps=3), codec=replace(TINY, decoder=finer))).model
+    shipped = decoder.load_trained(run / CHECKPOINT_FILE, tmp_path, "tiny", "tiny-refined", network)
+    path = save_decoder(shipped, tmp_path, "00")
+    assert all(name.startswith("decoder.refinement.") for name in load_tensors(path)[0])
+    again = load_ground(tmp_path, "tiny-refined").decoder
+    assert again.config.version == 3
+    for name, value in codec.decoder.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, atol=float(value.abs().max()) / 128 + 1e-6, rtol=0)
+    assert all(value.any() for name, value in codec.decoder.state_dict().items() if ".hints." in name and name.endswith("weight"))
+    state = torch.load(run / CHECKPOINT_FILE, weights_only=True)
+    state["model"]["decoder.base.at2.0.first.weight"].mul_(1.1)
+    torch.save(state, run / CHECKPOINT_FILE)
+    with pytest.raises(BadNetwork, match=r"decoder\.base\.at2.* differs"):
+        decoder.load_trained(run / CHECKPOINT_FILE, tmp_path, "tiny", "tiny-refined", network)
 
 
 @pytest.mark.parametrize("quality", [0, 20, 63])

@@ -19,10 +19,10 @@ from tiny_codec import TINY, as_tensor, picture, run_for, trained, write_network
 
 from calibration import freeze, integer_network, tables, thaw
 from remac import train_codec
+from remac.cameras import processed
 from remac.checkpoints import read_checkpoint, save_checkpoint
 from remac.codec import Analysed, Codec, context_taps
 from remac.config import FOCUS, PROFILES, RateConfig, TrainConfig
-from remac.data import processed
 from remac.quantise import IntegerQuantiser
 from remac.train_codec import Trainer, draw_qualities, learning_rate, rd_loss
 from remac.weights import CODEC_FILE, save_codec

@@ -17,7 +17,6 @@ from calibration import freeze, tables
 from remac.codec import Codec
 from remac.config import CodecConfig, DecoderConfig, TrainConfig
 from remac.integer import activation_ranges, prepare
-from remac.quantise import dead_zone_rounding
 from remac.train_codec import Run, Trainer
 from remac_runtime.format import PHASES
 
@@ -63,7 +62,6 @@ def lively_codec() -> Codec:
             mean.weight.mul_(5.0)
             scale.weight.mul_(5.0)
         codec.entropy.layers_of(0)[0].weight.normal_(0, 0.1)
-    codec.rounding.copy_(dead_zone_rounding(0.4))
     prepare(codec, activation_ranges(codec, [as_tensor(picture(1)), as_tensor(picture(2))]))
     return codec
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from remac_runtime import native
-from remac_runtime.format import GAIN_BITS, LATENT_OFFSET, LEVEL_MAX, SCALE_FRACTION_BITS, SYMBOL_LIMIT
+from remac_runtime.format import GAIN_BITS, LATENT_OFFSET, LEVEL_MAX, ROUNDING, SCALE_FRACTION_BITS, SYMBOL_LIMIT
 from remac_runtime.network import Network
 
 _SLAB = 1 << 15   # elements the NumPy bodies handle at a time: their int64 temporaries stay in the cache
@@ -17,7 +17,7 @@ _SLAB = 1 << 15   # elements the NumPy bodies handle at a time: their int64 temp
 
 @dataclass(frozen=True, eq=False)
 class QualityParams:
-    """What FORMAT 5.5 takes from a network at one quality: gain, inverse_gain, scale_offset, context_shift int32[M], rounding int32[64]."""
+    """What FORMAT 5.5 needs at one quality: a network's gain, inverse_gain, scale_offset, context_shift int32[M], and rounding int32[64]."""
 
     gain: NDArray[np.int32]
     inverse_gain: NDArray[np.int32]
@@ -38,9 +38,9 @@ class Quantised:
 
 
 def quality_params(network: Network, quality: int) -> QualityParams:
-    """The rows of a network for a quality 0..63."""
+    """The rows of a network for a quality 0..63, and the rounding, which is the same for all."""
     gain, inverse_gain, scale_offset, context_shift, rounding = (np.array(row, np.int32) for row in (
-        network.gain[quality], network.inverse_gain[quality], network.scale_offset[quality], network.context_shift, network.rounding))
+        network.gain[quality], network.inverse_gain[quality], network.scale_offset[quality], network.context_shift, ROUNDING))
     return QualityParams(gain, inverse_gain, scale_offset, context_shift, rounding, network.coded_from)
 
 

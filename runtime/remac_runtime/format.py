@@ -40,6 +40,11 @@ NO_REFERENCE = 255
 MOSAICS = 5
 MOSAIC_SIDE_MIN = 4
 
+# By scale index, what the encoder adds to a magnitude before it drops the fraction (FORMAT 5.5), in 2^-8 steps and then in 2^-GAIN_BITS steps.
+ROUNDING_256THS = (51, 52, 53, 54, 55, 56, 63, 70, 77, 84, 92, 101, 110, 112, 115, 117, 119, 120, 121, 122, 123, 124,
+                   124, 125, 126, 126, 126, 127, 127, 127, 127, 127, 127, *[128] * (SCALE_LEVELS - 33))
+ROUNDING = tuple(part << GAIN_BITS - 8 for part in ROUNDING_256THS)
+
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
 # Neighbours of the latents of phases 1..3: (plane, row offset, column offset), in the order of the channels (FORMAT 5.5).
 NEIGHBOURS = (

@@ -83,7 +83,6 @@ class Network:
     inverse_gain: NDArray[np.int32]
     scale_offset: NDArray[np.int32]
     context_shift: NDArray[np.int8]
-    rounding: NDArray[np.int32]
     score: NDArray[np.int16]
     coded_from: int
     z_tables: Tables
@@ -135,7 +134,7 @@ _LAYER_TENSORS = {"weight": ("i8", 4), "bias": ("i32", 1), "shift": ("i8", 1), "
 _TABLE_TENSORS = {"first": ("i16", 1), "start": ("i32", 1), "cdf": ("u16", 1)}
 NETWORK_TENSORS = {
     **{f"{name}.{part}": kind for name in LAYERS for part, kind in _LAYER_TENSORS.items()},
-    "gain": ("i32", 2), "inverse_gain": ("i32", 2), "scale_offset": ("i32", 2), "context_shift": ("i8", 1), "rounding": ("i32", 1),
+    "gain": ("i32", 2), "inverse_gain": ("i32", 2), "scale_offset": ("i32", 2), "context_shift": ("i8", 1),
     "score": ("i16", 2),
     **{f"{name}.{part}": kind for name in ("z", "y") for part, kind in _TABLE_TENSORS.items()}}
 BANK_TENSORS = {"z": ("u8", 4), "planes": ("u8", 5), "texture": ("u8", 2), "semantic": ("u8", 2)}
@@ -219,7 +218,7 @@ def _network(meta: Mapping[str, Any], tensors: Tensors, digest: bytes) -> Networ
                           2 if name in STRIDE_2 else 1, name in HEADS) for name in LAYERS}
     tables = {kind: Tables(*(tensors[f"{kind}.{part}"].astype(np.int32) for part in ("first", "start", "cdf"))) for kind in ("z", "y")}
     return Network(profile, digest, layers, tensors["gain"], tensors["inverse_gain"], tensors["scale_offset"],
-                   tensors["context_shift"], tensors["rounding"], tensors["score"], int(meta["coded_from"]), tables["z"], tables["y"])
+                   tensors["context_shift"], tensors["score"], int(meta["coded_from"]), tables["z"], tables["y"])
 
 
 def _check_types(tensors: Tensors, expected: Mapping[str, tuple[str, int]]) -> None:
@@ -244,8 +243,6 @@ def _validate(network: Network, tensors: Tensors) -> None:
         inside = value.shape == (QUALITIES, m) and low <= value.min() and value.max() <= high
         _require(inside, f"{name} is not [{QUALITIES},{m}] in {low}..{high}")
     _require(network.context_shift.min() >= 0 and network.context_shift.max() <= SHIFT_MAX, "context_shift is out of range")
-    rounding = network.rounding
-    _require(rounding.shape == (SCALE_LEVELS,) and rounding.min() >= 0 and rounding.max() <= 1 << 29, "rounding is out of range")
     score = network.score
     inside = score.shape == (SCALE_LEVELS, SCORE_SIZES) and score.min() >= -SCORE_LIMIT and score.max() <= SCORE_LIMIT
     _require(inside, f"score is not [{SCALE_LEVELS},{SCORE_SIZES}] in +-{SCORE_LIMIT}")

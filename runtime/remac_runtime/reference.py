@@ -34,6 +34,7 @@ from remac_runtime.format import (
     PHASES,
     POSITION_SHIFT,
     QUALITIES,
+    ROUNDING,
     SCALE_FRACTION_BITS,
     SCALE_LEVELS,
     SCORE_SIZES,
@@ -227,7 +228,7 @@ def quantise(network: Network, quality: int, y: Ints, mu: Ints, level: Ints) -> 
     """5.5: the encoder's k."""
     index = level >> SCALE_FRACTION_BITS
     v = (y - mu) * network.gain[quality]
-    magnitude = (np.abs(v) + network.rounding.astype(np.int64)[index]) >> GAIN_BITS
+    magnitude = (np.abs(v) + np.array(ROUNDING)[index]) >> GAIN_BITS
     return np.where(index < network.coded_from, 0, np.sign(v) * np.minimum(magnitude, SYMBOL_LIMIT - 1))
 
 

@@ -83,7 +83,7 @@ def _grown(size: int) -> int:
 
 def shape_of(network: Network, bank: Bank | None) -> Shape:
     """The shape of a network."""
-    arrays: list[NDArray[Any]] = [network.gain, network.inverse_gain, network.scale_offset, network.rounding, network.score]
+    arrays: list[NDArray[Any]] = [network.gain, network.inverse_gain, network.scale_offset, network.score]
     arrays += [network.z_tables.cdf, network.y_tables.cdf]
     if bank is not None:
         arrays += [bank.z, bank.planes, bank.texture, bank.semantic]
