@@ -67,7 +67,7 @@ def cost(module: GroundModule) -> dict[str, float]:
     inputs = (torch.zeros(*FRAME, latents, dtype=torch.int32), torch.zeros(1), torch.zeros(4, 8, 8, latents, dtype=torch.uint8), torch.ones(1))
     with torch.inference_mode():
         counted = FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none").total()
-    from remac.weights import own_state
+    from remac.refined import own_state
     parameters, own = (sum(tensor.numel() for tensor in state.values()) for state in (module.decoder.state_dict(), own_state(module.decoder)))
     return {"kmac_per_pixel": round(counted / (FRAME[0] * FRAME[1] * BLOCK ** 2) / 1000, 2), "parameters": round(parameters / 1e6, 3),
             "own_parameters": round(own / 1e6, 3)}

@@ -20,9 +20,9 @@ from remac.codec import Codec
 from remac.config import DECODERS, PROFILES
 from remac.decoder import RefDecoder
 from remac.integer import set_integer
-from remac.refined import RefinedDecoder
+from remac.refined import RefinedDecoder, own_state
 from remac.train_codec import load_weights
-from remac.weights import load_codec, own_state, save_decoder, shared_state
+from remac.weights import load_codec, save_decoder, shared_state
 from remac_runtime.errors import BadNetwork
 from remac_runtime.exits import reported
 from remac_runtime.network import Network, read_network

@@ -1,7 +1,7 @@
 """Make the shipped weights trainable again: `python -m calibration.thaw weights/rover-m --out runs/start.pt`.
 
 The checkpoint starts a run with `python -m remac.train_codec --stage quantised --start runs/start.pt --out RUN` (or the decoder stage), here or on
-another machine (`python -m remac.gpu_bundle --start runs/start.pt`). With `--decoder deep` it starts one of the decoder stage with that decoder.
+another machine (`python -m remac.gpu_bundle --start runs/start.pt`). With `--decoder NAME` it starts one of the decoder stage with that decoder.
 """
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from pathlib import Path
 
 from calibration.integer_network import shipped_codec
 from remac.checkpoints import write_checkpoint
+from remac.codec import DECODER
 from remac.config import DECODERS, RATE
 from remac.weights import load_decoder
 from remac_runtime.exits import reported
-
-DECODER = "decoder."            # of the decoder's tensors within the codec
 
 
 @reported

@@ -69,11 +69,12 @@ def sensed(picture: Tensor, rng: np.random.Generator) -> Tensor:
         x = x + deviation * torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
     x = x.clamp(0, 255).round()
     if not binned:
-        x = _to_tensor(mosaics.sharpened(_to_picture(x), pattern))
+        x = to_tensor(mosaics.sharpened(_to_picture(x), pattern))
     return torch.cat([x, maps])
 
 
-def _to_tensor(picture: NDArray[np.uint8]) -> Tensor:
+def to_tensor(picture: NDArray[np.uint8]) -> Tensor:
+    """uint8[H,W,3+n] -> float[3+n,H,W]."""
     return torch.from_numpy(picture.copy()).permute(2, 0, 1).float()
 
 
@@ -83,5 +84,5 @@ def _to_picture(x: Tensor) -> NDArray[np.uint8]:
 
 def other_camera(picture: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
     """A whole picture uint8[H,W,3+n] as another camera might show it: `augmented`, a pure function of picture and number."""
-    return _to_picture(augmented(_to_tensor(picture), np.random.default_rng((OTHER_CAMERA_SEED, number))))
+    return _to_picture(augmented(to_tensor(picture), np.random.default_rng((OTHER_CAMERA_SEED, number))))
 

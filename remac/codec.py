@@ -29,6 +29,7 @@ from remac.quantise import FloatQuantiser, IntegerQuantiser
 from remac.refined import RefinedDecoder, decoder_of
 from remac_runtime.format import LATENT_OFFSET, NEIGHBOURS, PHASES, PIXEL_OFFSET
 
+DECODER = "decoder."                  # of a codec's tensors, those of its ground decoder
 NORM_FLOOR = 0.4                      # spread below which latents are not magnified: noise of coarse steps would swamp them
 
 

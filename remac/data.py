@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from remac.cameras import augmented, processed, sensed
+from remac.cameras import augmented, processed, sensed, to_tensor
 from remac.hardware import with_hardware
 from remac_runtime.mars import DataMissing
 
 SUFFIXES = (".png", ".jpg", ".webp")
 HARDWARE_SHARE = 0.15          # of the patches
-SENSOR_SHARE = 0.25            # of the patches: as a sensor with colour filters shows them, from a window of twice the side
+SENSOR_SHARE = 0.25            # of the patches: as a sensor with colour filters shows them, from a window of ...
+SENSOR_WINDOW = 2              # ... so many times the side
 Crop = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
@@ -38,7 +39,8 @@ class PatchSampler:
     """Random augmented patches of a list of pictures, weighted by their area."""
 
     def __init__(self, paths: list[Path], patch: int, seed: int, augment: bool = True) -> None:
-        self.pictures = [self.at_least(load_picture(path), 2 * patch if augment else patch) for path in paths]
+        self.least = SENSOR_WINDOW * patch if augment else patch          # sides of the pictures
+        self.pictures = [self.at_least(load_picture(path), self.least) for path in paths]
         areas = np.array([p.shape[0] * p.shape[1] for p in self.pictures], dtype=np.float64)
         self.share = areas / areas.sum()
         self.patch, self.seed, self.augment = patch, seed, augment
@@ -73,8 +75,8 @@ class PatchSampler:
 
     def _one(self, rng: np.random.Generator) -> Tensor:
         sensor = self.augment and rng.random() < SENSOR_SHARE
-        chosen, crop = self.place(rng, enlarged=2 if sensor else 1)
-        x = torch.from_numpy(crop(self.pictures[chosen]).copy()).permute(2, 0, 1).float()
+        chosen, crop = self.place(rng, enlarged=SENSOR_WINDOW if sensor else 1)
+        x = to_tensor(crop(self.pictures[chosen]))
         if self.augment and rng.random() < HARDWARE_SHARE:
             x = torch.cat([with_hardware(x[:3], rng), x[3:]])
         if sensor:

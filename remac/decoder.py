@@ -99,10 +99,6 @@ class RefDecoder(nn.Module):
             self.rise.weight.mul_(0.3)
             self.out.weight.mul_(0.1)
 
-    def trunk(self) -> nn.ModuleList:
-        """The modules of TRUNK."""
-        return nn.ModuleList(getattr(self, name) for name in self.TRUNK)
-
     def trunk_state(self) -> dict[str, Tensor]:
         """The tensors of TRUNK by their names in the decoder."""
         return {name: value for name, value in self.state_dict().items() if name.startswith(self.TRUNK)}
@@ -127,7 +123,7 @@ class RefDecoder(nn.Module):
         detail = depth_to_space(self.out(f4).float(), 4)
         if self.config.half:
             f2 = self.at2(F.leaky_relu(F.pixel_shuffle(self.to2(f4), 2), 0.1))
-            features = (f2, f4, f8)
+            features = (f2, *features)
             detail = detail + depth_to_space(self.out2(f2).float(), 2)
         with torch.autocast(y_hat.device.type, enabled=False):
             blocks = depth_to_space(self.linear(y_hat), 16)

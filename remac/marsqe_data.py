@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from remac.cameras import to_tensor
 from remac.charts import chart, chart_pictures
 from remac.coded import GRID, JPEG, SETTINGS, load_coded, of_other_camera
 from remac.data import PatchSampler
@@ -40,11 +41,6 @@ class Batch:
         moved = [t.to(device) for t in (self.raw, self.compressed, self.tables, self.classes, self.weight)]
         pair = None if self.references is None else (self.references[0].to(device), self.references[1].to(device))
         return Batch(moved[0], moved[1], moved[2], moved[3], moved[4], pair)
-
-
-def to_tensor(picture: NDArray[np.uint8]) -> Tensor:
-    """uint8[H,W,3] -> float[3,H,W]."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float()
 
 
 class Dictionary:
@@ -91,7 +87,7 @@ class CompressedPatches(PatchSampler):
         self.dictionary, self.coded_share = dictionary, coded_share if coded else 0.0
         self.cameras = (self.pictures, of_other_camera(self.pictures) if coded else [])
         self.charts = chart_pictures(CELL) if coded else []
-        self.coded = [setting for folder in coded for setting in load_coded(folder, SETTINGS.get(folder.name, ()), paths, self.cameras, 2 * CELL)]
+        self.coded = [setting for folder in coded for setting in load_coded(folder, SETTINGS.get(folder.name, ()), paths, self.cameras, self.least)]
         for setting in self.coded:
             if dictionary is not None:
                 dictionary.add(setting.tables, setting.dictionary)

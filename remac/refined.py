@@ -13,7 +13,7 @@ from remac.marsqe import FULL, MainNetwork, conditions
 from remac_runtime.enhance.input import stream_tables
 from remac_runtime.format import PIXEL_OFFSET
 
-BASE, PREFIX = "base.", "refinement."           # of the decoder's tensors: those of the one that it refines, and its own
+BASE = "base."                  # of the decoder's tensors, those of the one that it refines
 # Of the least and the greatest quality, float[2,4]; in between they are affine, since the steps of a stream's tables are geometric.
 STREAM_CONDITIONS = conditions(torch.from_numpy(np.stack([stream_tables(0), stream_tables(RATE.qualities - 1)])))
 
@@ -69,9 +69,16 @@ def decoder_of(config: DecoderConfig, latents: int) -> RefDecoder | RefinedDecod
     return RefinedDecoder(config, RefDecoder(DECODERS[config.refines], latents))
 
 
+def own_state(decoder: RefDecoder | RefinedDecoder) -> dict[str, Tensor]:
+    """The tensors of a decoder that it does not share with another one."""
+    state = decoder.state_dict()
+    if isinstance(decoder, RefinedDecoder):
+        return {name: value for name, value in state.items() if not name.startswith(BASE)}
+    shared = decoder.trunk_state() if decoder.config.trunk_of else {}
+    return {name: value for name, value in state.items() if name not in shared}
+
+
 def own_parameters(decoder: RefDecoder | RefinedDecoder) -> list[nn.Parameter]:
     """What training such a decoder changes: nothing that it shares with another one."""
-    if isinstance(decoder, RefinedDecoder):
-        return list(decoder.refinement.parameters())
-    shared = set(decoder.trunk().parameters()) if decoder.config.trunk_of else set()
-    return [parameter for parameter in decoder.parameters() if parameter not in shared]
+    own = own_state(decoder)
+    return [parameter for name, parameter in decoder.named_parameters() if name in own]

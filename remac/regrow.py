@@ -15,13 +15,11 @@ from pathlib import Path
 from torch import Tensor
 
 from remac.checkpoints import read_checkpoint, write_checkpoint
-from remac.codec import Codec
+from remac.codec import DECODER, Codec
 from remac.config import DECODERS, PROFILES, CodecConfig
 from remac.train_codec import load_weights
 from remac_runtime.errors import BadNetwork
 from remac_runtime.exits import reported
-
-PREFIX = "decoder."
 
 
 def regrow(config: CodecConfig, grown: dict[str, Tensor], former: dict[str, Tensor], codec: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -33,13 +31,13 @@ def regrow(config: CodecConfig, grown: dict[str, Tensor], former: dict[str, Tens
     foreign = load_weights(model, grown)
     if foreign:
         raise BadNetwork(f"the checkpoint is not of the profile {config.name} (first foreign tensor: {foreign[0]}): name its own with --profile")
-    trunk = {PREFIX + name for name in model.base.trunk_state()}
+    trunk = {DECODER + name for name in model.base.trunk_state()}
     state = model.state_dict()
     foreign = [name for name, value in codec.items() if name not in former or former[name].shape != value.shape]
     if foreign:
         raise BadNetwork(f"the checkpoints are not of one codec (first foreign tensor: {foreign[0]}): name those that followed each other")
     for name, value in codec.items():
-        if not name.startswith(PREFIX) or name in trunk:
+        if not name.startswith(DECODER) or name in trunk:
             state[name] = value
         elif name in state and state[name].shape == value.shape:
             state[name] = state[name] + value - former[name]

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from remac.baselines import BASELINES
-from remac.cameras import other_camera
+from remac.cameras import other_camera, to_tensor
 from remac.checkpoints import read_checkpoint, save_checkpoint
 from remac.coded import MADE_BY_FILE
 from remac.config import TrainConfig
 from remac.data import load_picture, picture_paths
 from remac.marsqe import FULL, Bank, Enhanced, MarsQE, loss_of
-from remac.marsqe_data import CODED_SHARE, Batch, CompressedPatches, Dictionary, to_tensor
+from remac.marsqe_data import CODED_SHARE, Batch, CompressedPatches, Dictionary
 from remac.matching import DICTIONARY_FILE, jpeg, load_dictionary
 from remac.muon import Muon
 from remac.runs import CHECKPOINT_FILE, begin, log_means, open_log, read_json, saved_at_interrupt

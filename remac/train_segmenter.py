@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from remac.cameras import to_tensor
 from remac.checkpoints import read_checkpoint, save_checkpoint
 from remac.config import TrainConfig
 from remac.data import load_picture, picture_paths
@@ -74,7 +75,7 @@ class LabelledPatches:
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, "JPEG", quality=int(rng.integers(15, 60)))
             pixels = np.asarray(Image.open(buffer))
-        x = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float()
+        x = to_tensor(pixels)
         if rng.random() < 0.3:
             x = (x * float(rng.uniform(0.7, 1.3)) + float(rng.uniform(-15, 15))).clamp(0, 255)
         return x, coarse_labels(torch.from_numpy(crop[..., 3].copy()))
@@ -90,7 +91,7 @@ def confusion(model: Segmenter, pairs: list[tuple[Path, Path]]) -> NDArray[np.in
     """Pixels by (true class, predicted class) over whole pictures, at full resolution."""
     total = np.zeros((CLASSES, CLASSES), np.int64)
     for picture, label_path in pairs:
-        x, labels = torch.from_numpy(load_picture(picture).copy()).permute(2, 0, 1).float(), load_labels(label_path)
+        x, labels = to_tensor(load_picture(picture)), load_labels(label_path)
         h, w = labels.shape
         padded = F.pad(x[None], (0, -w % MULTIPLE, 0, -h % MULTIPLE), "replicate")
         scores = F.interpolate(model(padded), scale_factor=float(CLASS_PIXELS), mode="bilinear", align_corners=False)[0, :, :h, :w]

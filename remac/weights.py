@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from remac.codec import Codec, merge_phases
+from remac.codec import DECODER, Codec, merge_phases
 from remac.config import DECODERS, PROFILES, DecoderConfig
 from remac.decoder import RefDecoder
 from remac.integer import set_integer
 from remac.layers import IntegerConv
 from remac.packing import packed, unpacked
-from remac.refined import BASE, PREFIX, RefinedDecoder, decoder_of
+from remac.refined import BASE, RefinedDecoder, decoder_of, own_state
 from remac.tensors import SUFFIX, load_metadata, load_tensors, save_tensors
 from remac_runtime.errors import BadNetwork
 from remac_runtime.format import LATENT_OFFSET
@@ -122,21 +122,12 @@ def ground_decoders(folder: Path) -> list[DecoderConfig]:
     return [own, *others]
 
 
-def own_state(decoder: RefDecoder | RefinedDecoder) -> dict[str, Tensor]:
-    """The tensors of a decoder that it does not share with another one."""
-    state = decoder.state_dict()
-    if isinstance(decoder, RefinedDecoder):
-        return {name: value for name, value in state.items() if name.startswith(PREFIX)}
-    shared = decoder.trunk_state() if decoder.config.trunk_of else {}
-    return {name: value for name, value in state.items() if name not in shared}
-
-
 def save_decoder(decoder: RefDecoder | RefinedDecoder, folder: Path, codec_hash: str) -> Path:
     """Write `folder`/DECODER_FILES: a decoder for streams of the codec with this hash (hex), without what it shares with another one."""
     path = folder / DECODER_FILES.format(decoder.config.name)
     tensors: dict[str, Tensor] = {}
     for name, value in own_state(decoder).items():
-        tensors.update(packed(f"decoder.{name}", value.detach().cpu()))
+        tensors.update(packed(f"{DECODER}{name}", value.detach().cpu()))
     save_tensors(path, tensors, {"decoder": decoder.config.name, "version": str(decoder.config.version), "codec": codec_hash})
     return path
 
@@ -154,7 +145,7 @@ def load_decoder(codec: Codec, folder: Path, name: str) -> RefDecoder | RefinedD
     path = folder / DECODER_FILES.format(name)
     if not path.exists():
         raise BadNetwork(f"{path}: no such decoder; {folder} holds {', '.join(config.name for config in ground_decoders(folder))}")
-    state = {key.removeprefix("decoder."): value for key, value in unpacked(load_tensors(path)[0]).items()}
+    state = {key.removeprefix(DECODER): value for key, value in unpacked(load_tensors(path)[0]).items()}
     decoder = decoder_of(DECODERS[name], codec.config.latents)
     decoder.load_state_dict(shared_state(codec, folder, name) | state)
     return decoder
