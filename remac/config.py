@@ -82,6 +82,7 @@ class TrainConfig:
     final_rate: float = 1e-5
     warmup_steps: int = 200
     hold: float = 0.25             # share of the steps before the cosine decay starts
+    muon: float = 0.0              # > 0: inner convolutions learn by Muon, at this multiple of the learning rate; the rest by Adam
     noisy: float = 0.6             # share of the steps with additive noise in the distortion path, then straight-through rounding
     clip: float = 1.0              # gradient norm
     second_moment: float = 0.98    # Adam's beta2: 0.999 lets one odd patch throw the decoder off, seen twice at step 600 and 1500

@@ -4,7 +4,7 @@ torch.optim.Muon takes matrices only. Per step it learns here what Adam learns i
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -24,6 +24,11 @@ def orthogonalised(matrix: Tensor) -> Tensor:
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     return (x.T if tall else x).to(matrix.dtype)
+
+
+def is_inner(name: str, parameter: nn.Parameter, outer: Collection[str]) -> bool:
+    """Whether a parameter of a model is the weight of a convolution that Muon suits: from and to no pixels, and in no module of the names `outer`."""
+    return parameter.ndim == 4 and 3 not in parameter.shape[:2] and not set(name.split(".")) & set(outer)
 
 
 class Muon(torch.optim.Optimizer):

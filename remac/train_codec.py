@@ -27,6 +27,7 @@ from remac.config import DECODERS, FOCUS, PIXEL_UNIT, PROFILES, RATE, STAGES, TR
 from remac.data import PatchSampler, load_picture, picture_paths
 from remac.integer import activation_ranges, prepare, set_integer
 from remac.layers import space_to_depth
+from remac.muon import Muon, is_inner
 from remac.references import REFERENCE_PIXELS, ReferencePool, code_pool
 from remac.refined import own_parameters
 from remac.runs import CHECKPOINT_FILE, begin, log_means, open_log, saved_at_interrupt
@@ -47,6 +48,8 @@ EXAMPLES = """examples:
   python -m remac.train_codec --stage decoder --decoder refined --start runs/refined_start.pt --out runs/refined    # a start by calibration.thaw"""
 LATER_TENSORS = ("decoder.texture.", "context_shift")      # a float checkpoint may lack them
 DEEPER_TENSORS = ("decoder.low.", "decoder.at", "decoder.to2.", "decoder.out2.", "decoder.refinement.")     # a decoder may lack some of these
+# What learns by Adam beside Muon: what reads or writes latents and pixels, whose rows have scales of their own, and attention.
+OUTER = ("head", "hyper_out", "mean", "scale", "reference", "side_in", "entry", "linear", "out", "out2", "texture", "refinement")
 POOL_PATCHES, REFERENCE_SEED = 48, 7
 
 
@@ -117,6 +120,14 @@ def load_own(model: Codec, state: dict[str, Tensor], source: Path) -> None:
                          "name its own with --profile and --decoder")
 
 
+def optimizers(named: list[tuple[str, nn.Parameter]], config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Adam, and Muon where it is asked for, for parameters by their names in the codec. A group's `factor` multiplies the learning rate."""
+    inner = [p for name, p in named if config.muon and is_inner(name, p, OUTER)]
+    rest = [p for name, p in named if not (config.muon and is_inner(name, p, OUTER))]
+    adam = torch.optim.Adam([{"params": rest, "factor": 1.0}], config.learning_rate, (0.9, config.second_moment), fused=True)
+    return [adam, *([Muon([{"params": inner, "factor": config.muon}], config.learning_rate)] if inner else [])]
+
+
 def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
     """Replace every gradient by its mean over the processes, in one transfer."""
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -157,7 +168,7 @@ class Trainer:
         torch.manual_seed(run.train.seed)
         self.sampler = PatchSampler(picture_paths(run.data / "train"), run.train.patch, run.train.seed)
         self.checkpoint = run.folder / CHECKPOINT_FILE
-        resumed = read_checkpoint(self.checkpoint, run.device, ("model", "rate", "optimizer", "step")) if self.checkpoint.exists() else None
+        resumed = read_checkpoint(self.checkpoint, run.device, ("model", "rate", "optimizers", "step")) if self.checkpoint.exists() else None
         self.model = Codec(run.codec).to(run.device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.pool: ReferencePool | None = None
@@ -166,10 +177,11 @@ class Trainer:
         self.model.requires_grad_(False)
         for parameter in self.parameters:
             parameter.requires_grad_(True)
-        self.optimizer = torch.optim.Adam(self.parameters, run.train.learning_rate, (0.9, run.train.second_moment), fused=True)
+        self.optimizers = optimizers([(name, p) for name, p in self.model.named_parameters() if p.requires_grad], run.train)
         self.step, self.seconds, self.skipped = 0, 0.0, 0
         if resumed:
-            self.optimizer.load_state_dict(resumed["optimizer"])
+            for optimizer, saved in zip(self.optimizers, resumed["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
             self.step, self.seconds, self.skipped = resumed["step"], resumed["seconds"], resumed.get("skipped", 0)
         self.pictures = calibration_pictures(run.data) if rank == 0 else []
 
@@ -205,13 +217,14 @@ class Trainer:
         return self.pool.nearest(analysed, share)
 
     def save(self) -> None:
-        write_checkpoint(self.checkpoint, self.run.train.stage, asdict(RATE), self.model.state_dict(), optimizer=self.optimizer.state_dict(),
-                         step=self.step, seconds=self.seconds, skipped=self.skipped, **({"pool": vars(self.pool)} if self.pool else {}))
+        write_checkpoint(self.checkpoint, self.run.train.stage, asdict(RATE), self.model.state_dict(), step=self.step,
+                         optimizers=[optimizer.state_dict() for optimizer in self.optimizers], seconds=self.seconds, skipped=self.skipped,
+                         **({"pool": vars(self.pool)} if self.pool else {}))
 
     def one_step(self) -> dict[str, float]:
         config, device = self.run.train, self.run.device
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, config)
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            group["lr"] = group["factor"] * learning_rate(self.step, config)
         torch.manual_seed(hash((config.seed, self.step, self.rank)) % 2 ** 63)
         x = self.sampler.batch(config.batch, self.step, self.rank).to(device).contiguous(memory_format=torch.channels_last)
         quality = draw_qualities(config, device)
@@ -223,14 +236,15 @@ class Trainer:
         bpp_y, bpp_z = coded.bits_y / pixels, coded.bits_z / pixels
         mse = (coded.x_hat - x).square().mean((1, 2, 3))
         loss = rd_loss(bpp_y + bpp_z, mse, quality, config.relative)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
         if self.run.processes > 1:
             average_gradients(self.parameters, self.run.processes)
         norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
         calm = bool(norm < config.spike) or self.step < config.warmup_steps or self.skipped >= config.skips
         if torch.isfinite(norm) and calm:
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             self.skipped = 0
         else:
             self.skipped += 1

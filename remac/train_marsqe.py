@@ -28,7 +28,7 @@ from remac.data import load_picture, picture_paths
 from remac.marsqe import FULL, Bank, Enhanced, MarsQE, loss_of
 from remac.marsqe_data import CODED_SHARE, Batch, CompressedPatches, Dictionary
 from remac.matching import DICTIONARY_FILE, jpeg, load_dictionary
-from remac.muon import Muon
+from remac.muon import Muon, is_inner
 from remac.runs import CHECKPOINT_FILE, begin, log_means, open_log, read_json, saved_at_interrupt
 from remac.segmenter import load_segmenter
 from remac.train_codec import autocast, learning_rate, setting, show_progress
@@ -86,7 +86,7 @@ def optimizers(model: nn.Module, run: Run) -> list[torch.optim.Optimizer]:
     for convolution, peak in ((True, MUON_FACTOR * run.train.learning_rate), (False, run.train.learning_rate)):
         for post, first in ((False, 0), (True, late)):
             chosen = [p for name, p in model.named_parameters()
-                      if (p.ndim == 4 and 3 not in p.shape[:2] and name.split(".")[-2] not in OUTER) == convolution
+                      if is_inner(name, p, OUTER) == convolution
                       and name.startswith("post.") == post]
             if chosen:
                 groups[convolution].append({"params": chosen, "lr": peak, "peak": peak, "first": first})

@@ -24,7 +24,7 @@ from remac.checkpoints import read_checkpoint, save_checkpoint
 from remac.codec import Analysed, Codec, context_taps
 from remac.config import FOCUS, PROFILES, RateConfig, TrainConfig
 from remac.quantise import IntegerQuantiser
-from remac.train_codec import Trainer, draw_qualities, learning_rate, rd_loss
+from remac.train_codec import Trainer, draw_qualities, learning_rate, optimizers, rd_loss
 from remac.weights import CODEC_FILE, save_codec
 from remac.widen import widen
 from remac_runtime import arithmetic
@@ -87,21 +87,34 @@ def test_a_changed_weight_is_noticed(integer_codec: Codec, tmp_path: Path) -> No
         assert not np.array_equal(analyse(backend, pixels).y, before)
 
 
-@pytest.mark.parametrize("stage", ["float", "quantised", "decoder"])
-def test_a_stopped_run_resumes_to_the_exact_step(stage: str, pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stage", "muon"), [("float", 0.0), ("quantised", 0.0), ("quantised", 4.0), ("decoder", 0.0)])
+def test_a_stopped_run_resumes_to_the_exact_step(stage: str, muon: float, pictures: Path, tmp_path: Path) -> None:
     """The references too: coded once, with the weights that the run began with."""
     start = None
     for before in {"float": (), "quantised": ("float",), "decoder": ("float", "quantised")}[stage]:
         trained(run_for(tmp_path / before, pictures, before, start, steps=2))
         start = tmp_path / before / "checkpoint.pt"
-    straight = trained(run_for(tmp_path / "straight", pictures, stage, start))
-    stopped = trained(run_for(tmp_path / "stopped", pictures, stage, start), stop_at=2)
+    straight = trained(run_for(tmp_path / "straight", pictures, stage, start, muon=muon))
+    stopped = trained(run_for(tmp_path / "stopped", pictures, stage, start, muon=muon), stop_at=2)
     stopped.skipped = 1
     stopped.save()
-    assert Trainer(run_for(tmp_path / "stopped", pictures, stage, start), 0).skipped == 1
-    resumed = trained(run_for(tmp_path / "stopped", pictures, stage, start))
+    assert Trainer(run_for(tmp_path / "stopped", pictures, stage, start, muon=muon), 0).skipped == 1
+    resumed = trained(run_for(tmp_path / "stopped", pictures, stage, start, muon=muon))
     for name, value in straight.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_muon_takes_the_inner_convolutions_alone() -> None:
+    """What has rows of scales of their own stays under Adam, and without `muon` all does."""
+    codec = Codec(TINY)
+    named = list(codec.named_parameters())
+    names = {id(parameter): name for name, parameter in named}
+    adam, muon = optimizers(named, TrainConfig(muon=4.0))
+    inner, rest = ({names[id(p)] for group in optimizer.param_groups for p in group["params"]} for optimizer in (muon, adam))
+    assert {"analysis.body.weight", "entropy.hidden.1.weight", "decoder.at16.0.first.weight"} <= inner
+    assert {"analysis.head.weight", "entropy.mean.0.weight", "decoder.out.weight", "log_gain", "analysis.body.bias"} <= rest
+    assert not inner & rest and len(inner) + len(rest) == len(named)
+    assert [type(optimizer) for optimizer in optimizers(named, TrainConfig())] == [torch.optim.Adam]
 
 
 def test_a_checkpoint_without_references_codes_them_anew(pictures: Path, tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def write_network(codec: Codec, folder: Path) -> freeze.Network:
     return freeze.write(codec, folder, provisional, None)[0]
 
 
-def run_for(folder: Path, data: Path, stage: str, start: Path | None = None, steps: int = 4) -> Run:
-    config = TrainConfig(stage, steps=steps, batch=1, patch=128 if stage == "float" else 256, warmup_steps=2)
+def run_for(folder: Path, data: Path, stage: str, start: Path | None = None, steps: int = 4, muon: float = 0.0) -> Run:
+    config = TrainConfig(stage, steps=steps, batch=1, patch=128 if stage == "float" else 256, warmup_steps=2, muon=muon)
     folder.mkdir(exist_ok=True)
     return Run(TINY, config, folder, data, 1, "cpu", start)
 
