@@ -68,7 +68,7 @@ class FakeDecoder(FakeEncoder):
         if not CODEC.startswith(header.codec_hash):
             raise WrongModel(f"the stream was made with codec {header.codec_hash.hex()}, the model is {CODEC.hex()}: name the right --model")
         if strict and scanned.lost:
-            raise CorruptStream(f"bands {scanned.lost} are lost: decode without --strict to conceal them")
+            raise CorruptStream(f"bands {scanned.lost} are lost: decode without `strict` to conceal them")
         pixels = np.full((header.padded_height, header.padded_width, 3), 128, np.uint8)
         for band, payload in scanned.bands.items():
             first, end = header.rows_of(band)

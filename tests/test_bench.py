@@ -234,6 +234,8 @@ def test_a_result_is_imported_once(shared: Path, tmp_path: Path) -> None:
     added, result = bench_files.import_result(shared, tmp_path / "results")
     assert added.parent == tmp_path / "results" and added.name.startswith("rpi5-numpy-1-") and result["board"] == "rpi5"
     assert bench_files.load_result(added) == result
+    (tmp_path / "results" / "0.json").write_text("{")
+    (tmp_path / "results" / "1.json").write_text("[]")
     with pytest.raises(bench_files.BadResult, match="is already there"):
         bench_files.import_result(shared, tmp_path / "results")
 

@@ -22,7 +22,7 @@ import pytest
 from fake_codec import PICTURE, ROOT, FakeEncoder, FakeModel, damaged, remac
 from PIL import Image
 
-from remac_runtime import cli, commands, exits, packets
+from remac_runtime import cli, commands, compare, exits, packets
 from remac_runtime.codec import EncodeOptions, LossReport
 from remac_runtime.exits import Exit
 from remac_runtime.images import Picture, load_picture, save_picture
@@ -123,7 +123,7 @@ def test_a_damaged_band_is_concealed_reported_and_has_its_own_exit_code(fake: Pa
     assert (result["lost_bands"], result["lost_rows"], result["bands"]) == ([1], [[128, 255]], 3) and result["skipped_bytes"] > 0
     assert np.array_equal(load_picture("back.png").samples[:128], PICTURE[:128])
     assert remac("decode", "a.rmc", "-o", "strict.png", "--strict") == Exit.FAILED
-    assert not Path("strict.png").exists() and "without --strict" in capsys.readouterr().err
+    assert not Path("strict.png").exists() and "without `strict`" in capsys.readouterr().err
     Path("c.rmc").write_bytes(b"junk" + FakeEncoder(FakeModel()).encode(Picture(PICTURE), EncodeOptions()))
     assert remac("decode", "c.rmc", "a.rmc", "-o", "out") == Exit.LOSS, "the worst of the batch"
     assert remac("decode", "c.rmc", "-o", "out") == 0, "bytes between intact packets cost nothing"
@@ -186,7 +186,9 @@ def test_a_target_that_cannot_be_met(fake: Path, capsys: pytest.CaptureFixture[s
     (["encode", "a.png", "-o", "x.rmc", "--target-psnr", "nan"], "not a PSNR"),
     (["encode", "a.png", "-o", "x.rmc", "--threads", "many"], "not a whole number"), (["encode", "a.png", "b.png", "-o", "x.rmc"], "need a folder"),
     (["encode", "a.png", "b.png", "-o", "bad.png"], "need a folder"), (["encode", "a.png", "b.png", "-o", "x", "--image-id", "1"], "one picture"),
-    (["encode", "a.png", "-o", "b.png"], "name it b.rmc"), (["encode", "a.png", "./a.png", "-o", "x"], "given twice"),
+    (["encode", "a.png", "-o", "b.png"], "name it b.rmc"), (["decode", "a.rmc", "-o", "b.jpg"], "name it b.png"),
+    (["decode", "a.rmc", "-o", "b"], "written as .png, .pgm, .ppm"), (["enhance", "a.jpg", "-o", "b.tif"], "name it b.png"),
+    (["encode", "a.png", "./a.png", "-o", "x"], "given twice"),
     (["encode", "a.png", "sub/a.png", "-o", "x"], "both be written to x/a.rmc: use two output folders"),
     *(([command, "a.png", "-o", output], "no place for a file")
       for command in ("encode", "decode", "view", "enhance", "ground") for output in ("", "-")),
@@ -246,6 +248,37 @@ def test_a_bug_is_one_line_unless_asked_for(fake: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv(exits.DEBUG_VARIABLE, "1")
     with pytest.raises(ZeroDivisionError):
         remac("encode", "a.png", "-o", "x.rmc")
+
+
+def test_a_bug_outside_a_batch_is_one_line_too(fake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object) -> int:
+        raise ZeroDivisionError("division by zero")
+    monkeypatch.setattr(compare, "run", broken)
+    assert remac("compare", "a.png", "b.png") == Exit.FAILED
+    assert "internal error (ZeroDivisionError: division by zero): please report it" in capsys.readouterr().err
+    monkeypatch.setenv(exits.DEBUG_VARIABLE, "1")
+    with pytest.raises(ZeroDivisionError):
+        remac("compare", "a.png", "b.png")
+
+
+def test_numbers_are_decimal(fake: Path) -> None:
+    """A leading zero is no octal; the id of a picture may be hexadecimal."""
+    assert remac("encode", "a.png", "-o", "x.rmc", "--quality", "08", "--image-id", "0x10") == 0
+    assert packets.scan(Path("x.rmc").read_bytes()).header.quality == 8
+
+
+def test_standard_output_may_be_named(fake: Path) -> None:
+    """/dev/stdout leads to a pipe, which has no name to write beside."""
+    script = "from pathlib import Path; from remac_runtime.files import write_atomically; write_atomically(Path('/dev/stdout'), b'through')"
+    assert subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True).stdout == b"through"
+
+
+def test_an_error_is_json_only_on_standard_output(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`verify --json FILE` names a file: the error is no part of it."""
+    assert remac("verify", "nothing.png", "--json", "result.json") == Exit.FAILED
+    assert capsys.readouterr().out == "" and not Path("result.json").exists()
+    assert remac("info", "nothing.rmc", "--json") == Exit.FAILED
+    assert "no such file" in json.loads(capsys.readouterr().out)["error"]
 
 
 def test_names_that_cannot_be_printed(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:

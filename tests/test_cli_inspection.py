@@ -77,6 +77,19 @@ def test_compare_pictures(fake: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "uint8[300,90,3] and uint8[300,90]" in capsys.readouterr().out
 
 
+def test_compare_deep_pictures(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The peak is that of the depth which holds both, in either order, also where one file tells no depth."""
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 60
+    save_picture(Picture(deep, 12), "a.pgm")
+    save_picture(Picture(deep + 1, 16), "b.png")
+    for pair in (("a.pgm", "b.png"), ("b.png", "a.pgm")):
+        assert remac("compare", *pair) == Exit.DIFFERENT
+        assert f"PSNR {20 * np.log10(4095):.2f} dB (peak 4095)" in capsys.readouterr().out
+    save_picture(Picture(deep + 4095, 16), "b.png")
+    assert remac("compare", "a.pgm", "b.png") == Exit.DIFFERENT
+    assert "(peak 65535)" in capsys.readouterr().out
+
+
 def test_compare_arrays(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = np.array([[1.0, np.nan], [3.0, 4.0]])
     nearly = a.copy()
@@ -90,6 +103,22 @@ def test_compare_arrays(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert remac("compare", "a.npy", "x.npy") == Exit.FAILED
     assert remac("compare", "a.npy", "a.png") == Exit.FAILED
     assert "one kind" in capsys.readouterr().err
+
+
+def test_compare_arrays_of_odd_values(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files that are no plain arrays are one line; NaN and infinities come out as text, which JSON has."""
+    Path("zip.npy").write_bytes(b"PK\x03\x04rubbish")
+    np.save("complex.npy", np.ones(3, np.complex64))
+    np.savez("archive", a=np.ones(3))
+    os.replace("archive.npz", "archive.npy")
+    for name, message in (("zip.npy", "not a NumPy array"), ("archive.npy", "not a NumPy array"), ("complex.npy", "an array of complex64")):
+        assert remac("compare", name, name) == Exit.FAILED
+        assert message in capsys.readouterr().err
+    np.save("a.npy", np.array([np.inf, 1.0, np.nan]))
+    np.save("b.npy", np.array([np.inf, np.inf, np.nan]))
+    assert remac("compare", "a.npy", "b.npy", "--json") == Exit.DIFFERENT
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["different"], facts["first"], facts["value_a"], facts["value_b"], facts["largest"]) == (1, [1], 1.0, "inf", "inf")
 
 
 def test_compare_streams_says_where(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:

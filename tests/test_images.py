@@ -238,6 +238,8 @@ def _bad_files(folder: Path) -> dict[str, tuple[Path, str]]:
         "truncated PPM": (_written(folder / "cut.ppm", b"P6 53 37 255\n" + bytes(100)), "truncated: 100 of 5883"),
         "PPM header": (_written(folder / "header.ppm", b"P6 fifty 37 255\n" + bytes(100)), "damaged PGM/PPM header"),
         "huge PPM": (_written(folder / "huge.ppm", b"P6 999999999 999999999 255\n" + bytes(100)), "16384 a side"),
+        "text PGM": (_written(folder / "text.pgm", b"P2 2 1 4095\n2003 2071\n"), "text or of 1-bit.*binary PGM"),
+        "text PPM": (_written(folder / "text.ppm", b"P3 1 1 65535\n1 2 3\n"), "text or of 1-bit"),
         "PPM maximum": (_written(folder / "maximum.ppm", b"P6 5 3 70000\n" + bytes(100)), "1..65535"),
         "60,000 wide": (_written(folder / "wide.png", wide.getvalue()), "60000x1 .*cut it into tiles"),
         "CMYK JPEG": (folder / "cmyk.jpg", "CMYK.*convert it to RGB"), "CMYK TIFF": (folder / "cmyk.tif", "CMYK"),
@@ -316,6 +318,18 @@ def test_netpbm_is_read_back(tmp_path: Path) -> None:
         back = load_picture(tmp_path / name)
         assert back.depth == picture.depth and np.array_equal(back.samples, picture.samples)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.ppm")), RGB)
+
+
+def test_a_deep_png_keeps_its_depth(tmp_path: Path) -> None:
+    """The samples are those of 12 bits, in 16: its text says so, and `--depth` is stronger."""
+    save_picture(Picture(DEEP, 12), tmp_path / "a.png", {"remac-decoder": "deep@2"})
+    assert load_picture(tmp_path / "a.png").depth == 12 and load_picture(tmp_path / "a.png", 13).depth == 13
+    assert Image.open(tmp_path / "a.png").info == {"remac-decoder": "deep@2", images.DEPTH_NOTE: "12"}
+    for foreign in ({images.DEPTH_NOTE: "7"}, {images.DEPTH_NOTE: "many"}, {}):
+        (tmp_path / "b.png").write_bytes(png_bytes(DEEP, foreign))
+        assert load_picture(tmp_path / "b.png").depth == 16
+    (tmp_path / "c.png").write_bytes(png_bytes(GREY, {images.DEPTH_NOTE: "12"}))
+    assert load_picture(tmp_path / "c.png").depth == 8, "8 bits a sample are 8 bits"
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a", "a.ppm"])

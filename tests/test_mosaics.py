@@ -1,6 +1,8 @@
 """Mosaics (FORMAT 3.1): the filters against plain loops over pixels, what is found of pictures, and the way through a stream."""
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from benchmarks.mosaics import SIMULATED_PATTERN, simulated
 from remac_runtime import mosaics, reference
 from remac_runtime.choices import PATTERNS
 from remac_runtime.codec import Decoder, EncodeOptions, Encoder
-from remac_runtime.errors import BadInput
+from remac_runtime.errors import BadInput, CorruptStream, RemacError
 from remac_runtime.format import MOSAICS
 from remac_runtime.images import Picture
 from remac_runtime.model import Model, load_model
@@ -117,17 +119,53 @@ def test_a_camera_picture_is_coded_as_its_mosaic(model: Model) -> None:
         assert not np.array_equal(decoder.decode(plain).picture.samples, mosaics.interpolated(decoder.decode(plain).picture.samples, 3))
 
 
+@pytest.mark.parametrize("pattern", range(1, 5))
+def test_the_samples_of_a_mosaic_are_coded_as_they_are(model: Model, pattern: int) -> None:
+    """One grey sample a pixel, as a sensor gives it: the stream is that of their plain interpolation, which is what it decodes to."""
+    raw = terrain(200, 180, 3, grey=True)
+    red_row, red_column = divmod(pattern - 1, 2)
+    camera = mosaics.interpolated(np.repeat(raw[..., None], 3, 2), pattern)
+    other_row, other_column = 1 - red_row, 1 - red_column
+    for row, column, channel in ((red_row, red_column, 0), (other_row, other_column, 2), (red_row, other_column, 1), (other_row, red_column, 1)):
+        assert np.array_equal(camera[row::2, column::2, channel], raw[row::2, column::2]), "each pixel keeps its own sample"
+    name = PATTERNS[pattern]
+    data = remac_runtime.encode(raw, 50, mosaic=name, backend="numpy", model=model.folder)
+    assert data == remac_runtime.encode(camera, 50, mosaic=name, backend="numpy", model=model.folder)
+    decoded = remac_runtime.decode(data, backend="numpy", model=model.folder)
+    assert decoded.shape == camera.shape and np.array_equal(decoded, mosaics.interpolated(decoded, pattern))
+
+
 def test_the_interface_takes_a_mosaic(model: Model) -> None:
     data = remac_runtime.encode(terrain(20, 20, 1), mosaic="bggr", backend="numpy", model=model.folder)
     assert scan(data).header.mosaic == 4
 
 
 @pytest.mark.parametrize(("samples", "wish", "message"), [
-    (terrain(20, 20, 1, grey=True), "rggb", "20x20 in grey has no mosaic rggb"), (terrain(3, 20, 1), "bggr", "20x3 has no mosaic bggr"),
+    (terrain(20, 20, 1, grey=True).astype(np.uint16), "rggb", "more than 8 bits"), (terrain(3, 20, 1), "bggr", "20x3 has no mosaic bggr"),
     (terrain(20, 20, 1), "bayer", "none of auto, none, rggb")])
 def test_mosaics_that_cannot_be_are_refused(model: Model, samples: Pixels, wish: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         remac_runtime.encode(samples, mosaic=wish, backend="numpy", model=model.folder)
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"threads": 0}, "threads 0: name a whole number"), ({"threads": 1.5}, "threads 1.5"), ({"quality": 32.5}, "quality 32.5 is not a whole number"),
+    ({"quality": "32"}, "quality '32'"), ({"quality": None}, "quality None"), ({"band_rows": 64.0}, "band_rows 64.0"),
+    ({"target_bytes": 9.5}, "target_bytes 9.5"), ({"target_bytes": 900, "target_psnr": 30.0}, "exclude each other")])
+def test_wrong_arguments_of_the_interface(model: Model, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(RemacError, match=message):
+        remac_runtime.encode(terrain(20, 20, 1), **{"backend": "numpy", "model": model.folder, **wrong})
+
+
+def test_the_interface_takes_any_bytes(model: Model) -> None:
+    data = remac_runtime.encode(terrain(20, 20, 1), np.int64(9), backend="numpy", model=model.folder)
+    expected = remac_runtime.decode(data, backend="numpy", model=model.folder)
+    for same in (bytearray(data), memoryview(data), np.frombuffer(data, np.uint8)):
+        assert np.array_equal(remac_runtime.decode(same, backend="numpy", model=model.folder), expected)  # type: ignore[arg-type]
+    with pytest.raises(CorruptStream):
+        remac_runtime.decode(bytearray(b"xyz"), backend="numpy", model=model.folder)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="a stream is bytes, not str"):
+        remac_runtime.decode("a.rmc", backend="numpy", model=model.folder)  # type: ignore[arg-type]
 
 
 def test_a_mosaic_in_a_target_of_decibels(model: Model) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from remac_runtime.choices import AUTOMATIC, MAX_PIXELS
+from remac_runtime.errors import BadInput
 from remac_runtime.format import BAND_ROWS
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def encode(array: Any, quality: int = 32, target_bytes: int | None = None, threa
 
     `target_bytes`: at most so many, of the highest quality that a bisection finds. `backend`: onnxruntime, c99, numpy or torch, by default the
     fastest that works here. `band_rows`: rows that a lost packet costs, a multiple of 64. `mosaic`: the Bayer mosaic that a picture was plainly
-    interpolated from, one of choices.MOSAIC_CHOICES; "auto" looks for one. `model`: the model folder. Raises errors.RemacError.
+    interpolated from, one of choices.MOSAIC_CHOICES; "auto" looks for one. uint8[H,W] with a mosaic that is named are the samples of such a camera
+    themselves; they decode to their plain interpolation. `model`: the model folder. Raises errors.RemacError.
     """
     from remac_runtime.codec import EncodeOptions, Encoder
     from remac_runtime.images import as_picture
@@ -48,6 +50,10 @@ def decode(data: bytes, threads: int = 1, backend: str | None = None, *, strict:
     from remac_runtime.ground import GroundDecoder
     from remac_runtime.model import load_model
 
+    try:
+        data = bytes(memoryview(data))
+    except TypeError:
+        raise BadInput(f"a stream is bytes, not {type(data).__name__}") from None
     loaded = load_model(model)
     with Decoder(loaded, backend, threads, GroundDecoder(loaded, threads, decoder)) as opened:
         return opened.decode(data, strict, max_pixels).picture.samples

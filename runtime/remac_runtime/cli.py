@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from remac_runtime.bench import arguments as bench_arguments
+from remac_runtime.bench.arguments import STANDARD_OUTPUT
 from remac_runtime.choices import AUTOMATIC, BACKENDS, GROUND_ENGINES, MAX_PIXELS, MOSAIC_CHOICES
 from remac_runtime.errors import RemacError
-from remac_runtime.exits import MEANING, Exit, UsageError, describe, interrupted_by_terminate
+from remac_runtime.exits import DEBUG_VARIABLE, MEANING, Exit, UsageError, describe, interrupted_by_terminate
 from remac_runtime.format import BAND_ROWS, BAND_UNIT, QUALITIES, SIDE_MAX
 
 PLUGIN_GROUP = "remac.commands"   # entry points NAME = "module:main", main(arguments: list[str]) -> int
@@ -33,10 +34,11 @@ examples:
 """
 
 
-def _number(low: int, high: int, step: int = 1) -> Callable[[str], int]:
+def _number(low: int, high: int, step: int = 1, base: int = 10) -> Callable[[str], int]:
+    """A parser of whole numbers in low..high; base 0 takes 0x... too."""
     def parse(text: str) -> int:
         try:
-            value = int(text, 0)
+            value = int(text, base)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
         if not low <= value <= high or value % step:
@@ -95,11 +97,11 @@ def _encode_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f"rows that a lost packet costs, a multiple of {BAND_UNIT} (default {BAND_ROWS})")
     parser.add_argument("--mosaic", choices=MOSAIC_CHOICES, default=AUTOMATIC,
                         help="the Bayer mosaic that a picture was plainly interpolated from, whose samples are then what is coded (default auto: "
-                        "looked for)")
+                        "looked for); a grey picture of a named one is taken for these samples themselves, and decodes to their plain interpolation")
     parser.add_argument("--no-reference", action="store_true", help="do not use the reference bank")
     parser.add_argument("--depth", type=_number(9, 16), metavar="BITS",
                         help="significant bits of 16-bit grey pictures (default: as the file says, else 16)")
-    parser.add_argument("--image-id", type=_number(0, 2 ** 32 - 1), metavar="ID",
+    parser.add_argument("--image-id", type=_number(0, 2 ** 32 - 1, base=0), metavar="ID",
                         help="32-bit number that names the picture in its packets (default: a checksum)")
     _common(parser)
 
@@ -300,6 +302,10 @@ def _dispatch(arguments: list[str]) -> int:
         if isinstance(error, BrokenPipeError):
             raise
         return _fail(options, describe(error))
+    except Exception as error:      # a mistake of ours
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        return _fail(options, describe(error))
 
 
 def _run_plugin(entry: Any, arguments: list[str]) -> int:
@@ -314,7 +320,7 @@ def _run_plugin(entry: Any, arguments: list[str]) -> int:
 def _fail(options: argparse.Namespace, message: str) -> int:
     print(f"remac: error: {message}", file=sys.stderr)
     try:
-        if options.json:
+        if options.json in (True, STANDARD_OUTPUT):
             print(json.dumps({"command": options.command, "error": message}))
         sys.stdout.flush()
     except OSError:             # standard output is what cannot be written

@@ -36,6 +36,11 @@ class EncodeOptions:
 
     def check(self) -> None:
         """Raises BadInput."""
+        for name in ("quality", "target_bytes", "strip_rows", "band_rows", "image_id"):
+            value = getattr(self, name)
+            optional = name not in ("quality", "band_rows")
+            if not (hasattr(value, "__index__") or (optional and value is None)):
+                raise BadInput(f"{name} {value!r} is not a whole number")
         if not 0 <= self.quality < QUALITIES:
             raise BadInput(f"quality {self.quality} is not in 0..{QUALITIES - 1}")
         if self.band_rows % BAND_UNIT or not BAND_UNIT <= self.band_rows <= 255 * BAND_UNIT:
@@ -43,7 +48,7 @@ class EncodeOptions:
         if self.strip_rows is not None and self.strip_rows < 1:
             raise BadInput(f"strip rows {self.strip_rows} is not positive")
         if self.target_bytes is not None and self.target_psnr is not None:
-            raise BadInput("--target-bytes and --target-psnr exclude each other: name one")
+            raise BadInput("target_bytes and target_psnr exclude each other: name one")
         if self.image_id is not None and not 0 <= self.image_id < 1 << 32:
             raise BadInput(f"image id {self.image_id} does not fit 32 bits")
 
@@ -83,18 +88,19 @@ class Encoder:
         """One stream. Raises BadInput for a picture or a wish that cannot be met."""
         options = options or EncodeOptions()
         options.check()
-        prepared = self._prepare(picture, options)
+        pattern = mosaics.chosen(picture.samples, options.mosaic)
+        picture = mosaics.coloured(picture, pattern)
+        prepared = self._prepare(picture, pattern, options)
         if options.target_bytes is not None:
             return self._largest_that_fits(prepared, options.target_bytes)
         if options.target_psnr is not None:
             return self._smallest_that_reaches(prepared, picture, options.target_psnr)
         return self._at_quality(prepared, options.quality)
 
-    def _prepare(self, picture: images.Picture, options: EncodeOptions) -> _Prepared:
+    def _prepare(self, picture: images.Picture, pattern: int, options: EncodeOptions) -> _Prepared:
         height, width = picture.samples.shape[:2]
         if not (0 < height <= SIDE_MAX and 0 < width <= SIDE_MAX):
             raise BadInput(f"a picture of {width}x{height} is not in 1..{SIDE_MAX} a side: cut it into tiles")
-        pattern = mosaics.chosen(picture.samples, options.mosaic)
         pixels = mosaics.sharpened(images.to_pixels(picture), pattern)
         analysed = analyse(self.backend, pixels, strip_height(options.strip_rows, height, width))
         bank = self.model.bank if options.references else None

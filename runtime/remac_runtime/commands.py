@@ -20,7 +20,7 @@ from remac_runtime.exits import DEBUG_VARIABLE, Exit, UsageError, describe
 from remac_runtime.files import check_folder, write_atomically
 from remac_runtime.format import NO_REFERENCE, SIDE_MAX
 from remac_runtime.ground import GroundDecoder
-from remac_runtime.images import READABLE, load_picture, save_picture
+from remac_runtime.images import READABLE, WRITABLE, load_picture, save_picture
 from remac_runtime.model import Model, load_model
 from remac_runtime.progress import watcher
 
@@ -75,6 +75,8 @@ def plan(sources: Sequence[str], output: str, suffix: str) -> list[Job]:
         raise UsageError(f"-o {output} looks like a file; {len(sources)} inputs need a folder (end its name with / if it is one)")
     if not folder and suffix == STREAM_SUFFIX and target.suffix.lower() in READABLE:
         raise UsageError(f"-o {output} is named like a picture, encode writes a stream: name it {target.with_suffix(suffix)}")
+    if not folder and suffix in WRITABLE and target.suffix.lower() not in WRITABLE:
+        raise UsageError(f"-o {output}: pictures are written as {', '.join(WRITABLE)}: name it {target.with_suffix(suffix)}")
     jobs: list[Job] = []
     taken: dict[Path, Path] = {}
     for number, source in enumerate(map(Path, sources), 1):

@@ -21,7 +21,7 @@ _AXES = {"picture": ("row", "column", "channel"), "bytes": ("byte",)}
 
 @dataclass(frozen=True)
 class Operand:
-    """A file as an array; `kind` is "picture", "array" or "bytes", `peak` the largest sample of a picture."""
+    """A file as an array; `kind` is "picture", "array" or "bytes", `peak` the largest sample that a picture of its depth can have."""
 
     path: Path
     kind: str
@@ -41,7 +41,7 @@ def load(path: Path) -> Operand:
         return Operand(path, "picture", picture.samples, (1 << picture.depth) - 1)
     try:
         if suffix == ".npy":
-            return Operand(path, "array", np.load(path, allow_pickle=False))
+            return _array(path)
         return Operand(path, "bytes", np.frombuffer(path.read_bytes(), np.uint8))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file: check the path") from None
@@ -49,6 +49,14 @@ def load(path: Path) -> Operand:
         raise BadInput(f"{path}: is a folder: name two files") from None
     except (ValueError, EOFError) as error:
         raise BadInput(f"{path}: not a NumPy array ({str(error).splitlines()[0]}): write it with numpy.save") from None
+
+
+def _array(path: Path) -> Operand:
+    with path.open("rb") as file:
+        values = np.lib.format.read_array(file, allow_pickle=False)
+    if values.dtype.kind not in "biuf":
+        raise BadInput(f"{path}: an array of {values.dtype}: compare integers, floating-point numbers or truth values")
+    return Operand(path, "array", values)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -88,20 +96,33 @@ def difference(a: Operand, b: Operand) -> tuple[Exit, dict[str, Any], str]:
 def _first(a: Operand, b: Operand, unequal: NDArray[np.bool_], facts: dict[str, Any]) -> list[str]:
     """The first difference and the size of all, added to the facts and as texts."""
     index = tuple(int(i) for i in np.unravel_index(int(np.argmax(unequal)), unequal.shape))
-    values = [operand.values[index].item() for operand in (a, b)]
+    values = [_plain(operand.values[index].item()) for operand in (a, b)]
     facts.update({"first": list(index), "value_a": values[0], "value_b": values[1]})
     axes = ", ".join(_AXES.get(a.kind, ())[:len(index)])
     lines = [f"first at {list(index)}{f' ({axes})' if axes else ''}: {values[0]} and {values[1]}"]
     if a.kind == "bytes":
         return lines + _packet_at(a, index[0], facts)
     if a.values.dtype.kind in "iuf":
-        delta = np.abs(a.values.astype(np.float64) - b.values.astype(np.float64))
-        facts["largest"] = float(np.nanmax(delta))
-        lines.append(f"largest difference {facts['largest']:g}")
+        with np.errstate(invalid="ignore"):        # of equal infinities
+            delta = np.abs(a.values.astype(np.float64) - b.values.astype(np.float64))
+        facts["largest"] = _plain(float(np.max(delta[unequal])))
+        lines.append(f"largest difference {facts['largest']}")
         if a.kind == "picture":
-            facts["psnr_db"] = round(10 * math.log10(a.peak ** 2 / float(np.mean(delta * delta))), 3)
-            lines.append(f"PSNR {facts['psnr_db']:.2f} dB")
+            facts["peak"] = _peak(a, b)
+            facts["psnr_db"] = round(10 * math.log10(facts["peak"] ** 2 / float(np.mean(delta * delta))), 3)
+            lines.append(f"PSNR {facts['psnr_db']:.2f} dB (peak {facts['peak']})")
     return lines
+
+
+def _plain(value: float) -> float | str:
+    """A number as JSON has it; NaN and infinities, which it does not have, as text."""
+    return value if math.isfinite(value) else str(value)
+
+
+def _peak(a: Operand, b: Operand) -> int:
+    """The largest sample of two pictures: of their depths the lower one that holds both, since a file that tells none counts as of 16."""
+    largest = max(int(a.values.max()), int(b.values.max()))
+    return min(peak for peak in (a.peak, b.peak) if peak >= largest)
 
 
 def _packet_at(a: Operand, position: int, facts: dict[str, Any]) -> list[str]:

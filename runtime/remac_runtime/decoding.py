@@ -94,7 +94,7 @@ class Decoder:
         bands.run()
         lost = tuple(sorted(set(range(len(bands.slices))) - set(bands.latents)))
         if strict and lost:
-            raise CorruptStream(f"bands {', '.join(map(str, lost))} of {len(bands.slices)} are lost: decode without --strict to conceal them")
+            raise CorruptStream(f"bands {', '.join(map(str, lost))} of {len(bands.slices)} are lost: decode without `strict` to conceal them")
         y_hat, bits = bands.assembled()
         if lost:
             rows = [(4 * bands.slices[band].start, 4 * bands.slices[band].stop) for band in lost]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever interrupts their writing: all that is kept is written here."""
+"""Files that appear whole or not at all, whatever interrupts their writing, a power cut too: all that is kept is written here."""
 from __future__ import annotations
 
 import json
@@ -15,7 +15,7 @@ from remac_runtime.errors import BadInput
 
 
 def temporary_prefix(path: Path) -> str:
-    """How the names of the unfinished files of `path` begin, so that whoever writes it next finds what a killed process left."""
+    """How the names of the unfinished files of `path` begin: what a killed process left stays until `remac ground` or a hand removes it."""
     return f".remac-{zlib.crc32(os.fsencode(path.name)):08x}-"
 
 
@@ -33,22 +33,35 @@ def replacing(path: Path) -> Iterator[Path]:
     Permissions stay those of the file that is replaced. A device such as /dev/null is lent itself. Raises BadInput for a folder, and where the
     folder of `path` is not there.
     """
-    check_folder(path)
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file():        # asked before links are followed: /dev/stdout may lead to a pipe, which has no name
         if path.is_dir():
             raise BadInput(f"{path}: is a folder: name a file")
         yield path
         return
+    check_folder(path)
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f"{temporary_prefix(path)}{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary
         if path.exists():
             temporary.chmod(path.stat().st_mode & 0o777)
+        _settle(temporary)
         temporary.replace(path)
+        _settle(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _settle(path: Path) -> None:
+    """What was written of a file or a folder is on the disk, so that after a power cut a new name never stands for less than the whole file."""
+    if path.is_dir() and os.name != "posix":       # there folders cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -19,8 +19,10 @@ from remac_runtime.format import SIDE_MAX
 from remac_runtime.packets import COMPANDING_NONE, COMPANDING_SQUARE_ROOT
 from remac_runtime.png import png_bytes
 
+DEPTH_NOTE = "remac-depth"     # of a PNG of 16 bits a sample: how many of them are significant
 READABLE = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".pgm", ".ppm")
-_PILLOW_FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "PPM")
+WRITABLE = (".png", ".pgm", ".ppm")
+_PILLOW_FORMATS = ("PNG", "TIFF", "JPEG", "WEBP")
 _START_BYTES, _PNG_DEPTH_AT = 25, 24
 _TIFF_BITS_PER_SAMPLE, _TIFF_PHOTOMETRIC = 258, 262
 EXIF_ORIENTATION = 0x0112
@@ -140,7 +142,7 @@ def load_picture(path: Path | str, depth: int | None = None) -> Picture:
             start = file.read(_START_BYTES)
         if not start:
             raise BadInput("is empty (0 bytes): copy or receive it again")
-        samples, file_depth = _read_netpbm(path.read_bytes()) if start[:2] in (b"P5", b"P6") else _read_with_pillow(path, start)
+        samples, file_depth = _read_netpbm(path.read_bytes()) if start[:1] == b"P" and start[1:2].isdigit() else _read_with_pillow(path, start)
         return as_picture(samples, depth or file_depth)
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file: check the path") from None
@@ -156,6 +158,8 @@ def load_picture(path: Path | str, depth: int | None = None) -> Picture:
 
 def _read_netpbm(content: bytes) -> tuple[NDArray[Any], int | None]:
     """Binary PGM or PPM. Samples whose maximum is not of the form 2**bits - 1 are scaled to 8 bits, or kept as they are above."""
+    if content[:2] not in (b"P5", b"P6"):
+        raise BadInput("is a PNM file of text or of 1-bit samples: write it as binary PGM or PPM (P5, P6)")
     header = _NETPBM.match(content)
     if header is None:
         raise BadInput("has a damaged PGM/PPM header: write it again")
@@ -257,9 +261,10 @@ def _bits_per_sample(image: Any, start: bytes) -> int:
     """Bits of a sample in the file, which Pillow hides: it cuts 16-bit colour down to 8 without a word. `start`: first bytes of the file."""
     if image.format == "TIFF":
         return int(max(image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (1,))))
-    if image.format == "PNG":
-        return start[_PNG_DEPTH_AT]
-    return 16 if image.mode.startswith("I") else 8
+    if image.format != "PNG":
+        return 8
+    noted = image.info.get(DEPTH_NOTE, "")
+    return int(noted) if start[_PNG_DEPTH_AT] == _DEPTH_MAX and re.fullmatch("9|1[0-6]", noted) else start[_PNG_DEPTH_AT]
 
 
 def _upright(image: Any) -> Any:
@@ -288,12 +293,13 @@ def _opaque(image: Any) -> Any:
 def save_picture(picture: Picture, path: Path | str, notes: Mapping[str, str] | None = None) -> None:
     """Write PNG (8 or 16 bit), PGM or PPM, by the suffix; whole or not at all. Deep samples keep their values. Raises BadInput, OSError.
 
-    `notes` say how it was made: text of the PNG, or comments of the PGM and PPM.
+    `notes` say how it was made: text of the PNG, or comments of the PGM and PPM. A PNG gets one with the depth where its samples do not say it.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix == ".png":
-        content = png_bytes(picture.samples, notes)
+        depth = {DEPTH_NOTE: str(picture.depth)} if 8 < picture.depth < _DEPTH_MAX else {}
+        content = png_bytes(picture.samples, {**(notes or {}), **depth})
     elif suffix == (".pgm" if picture.grey else ".ppm"):
         rows, columns = picture.samples.shape[:2]
         comments = "".join(f"# {key}: {' '.join(value.split())}\n" for key, value in (notes or {}).items())

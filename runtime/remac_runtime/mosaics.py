@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from remac_runtime.choices import AUTOMATIC, MOSAIC_CHOICES, PATTERNS
 from remac_runtime.errors import BadInput
 from remac_runtime.format import MOSAIC_SIDE_MIN
+from remac_runtime.images import Picture, to_pixels
 
 _TILES, _TILE, _MARGIN = 8, 20, 2       # tiles a side that are looked at, pixels a side of each, and what of it the filters do not reach
 _ERROR_MAX = 6.5                        # mean squared error (40 dB) up to which an interpolation counts as the one that made the picture
@@ -111,16 +112,23 @@ def interpolated(pixels: Pixels, pattern: int) -> Pixels:
 
 
 def chosen(samples: NDArray[Any], wish: str) -> int:
-    """The pattern of a picture's samples by what an operator wishes for, one of MOSAIC_CHOICES. Raises BadInput."""
+    """The pattern of a picture's samples by what an operator wishes for, one of MOSAIC_CHOICES; grey ones of a named pattern are the mosaic itself.
+    Raises BadInput."""
     if wish not in MOSAIC_CHOICES:
         raise BadInput(f"mosaic {wish!r} is none of {', '.join(MOSAIC_CHOICES)}")
     if wish == AUTOMATIC:
         return found(samples)
     pattern = PATTERNS.index(wish)
-    if pattern and not (samples.ndim == 3 and min(samples.shape[:2]) >= MOSAIC_SIDE_MIN):
-        raise BadInput(f"a picture of {samples.shape[1]}x{samples.shape[0]}{' in grey' if samples.ndim == 2 else ''} has no mosaic {wish}: it takes "
-                       f"colour and sides of {MOSAIC_SIDE_MIN} or more")
+    if pattern and min(samples.shape[:2]) < MOSAIC_SIDE_MIN:
+        raise BadInput(f"a picture of {samples.shape[1]}x{samples.shape[0]} has no mosaic {wish}: it takes sides of {MOSAIC_SIDE_MIN} or more")
+    if pattern and samples.dtype != np.uint8:
+        raise BadInput(f"the samples of a mosaic {wish} have more than 8 bits, remac codes mosaics of 8: compand them as the camera does")
     return pattern
+
+
+def coloured(picture: Picture, pattern: int) -> Picture:
+    """The picture; of the samples of a mosaic, which are grey, their plain interpolation: what a camera would make of them."""
+    return Picture(interpolated(to_pixels(picture), pattern)) if pattern and picture.grey else picture
 
 
 def found(samples: NDArray[Any]) -> int:

@@ -315,7 +315,7 @@ def _check_supported(header: StreamHeader, max_pixels: int) -> None:
                                 "install a newer remac-runtime")
     if header.width * header.height > max_pixels:
         raise UnsupportedStream(f"a picture of {header.width}x{header.height} is beyond the limit of {max_pixels} pixels: "
-                                "raise the limit (--max-pixels) if you trust the stream")
+                                "raise the limit (max_pixels, --max-pixels) if you trust the stream")
 
 
 def _with_details(packet: Packet) -> StreamHeader | None:

@@ -31,8 +31,11 @@ def available_backend(folder: Path, network: Network) -> str:
 def open_backend(name: str | None, folder: Path, network: Network, threads: int = 1) -> Backend:
     """Open one of BACKENDS, or the fastest available for None. `torch:cuda` names a device.
 
-    Raises RemacError if the name is unknown or its engine not installed. Missing or damaged graphs show when they are first run (BadNetwork).
+    `threads`: 1 or more. Raises RemacError if the name is unknown or its engine not installed. Missing or damaged graphs show when they are first
+    run (BadNetwork).
     """
+    if not isinstance(threads, int) or threads < 1:
+        raise RemacError(f"threads {threads!r}: name a whole number from 1 on")
     kind, _, device = (name or available_backend(folder, network)).partition(":")
     if kind == "onnxruntime" and not device:
         from remac_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend

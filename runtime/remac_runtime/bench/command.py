@@ -19,8 +19,11 @@ from remac_runtime.files import check_folder, write_json
 def run(options: argparse.Namespace) -> int:
     """The exit code. Raises RemacError, UsageError."""
     if options.import_file is not None:
+        if options.json not in (None, STANDARD_OUTPUT):
+            raise UsageError("--json FILE is for what was measured; with --import it stands alone")
         path, result = bench_files.import_result(options.import_file, options.results)
-        print(f"{options.import_file}: {bench_files.title(result)}: added as {path}")
+        facts = {"command": "bench", "imported": str(options.import_file), "board": result["board"], "added": str(path)}
+        print(json.dumps(facts) if options.json else f"{options.import_file}: {bench_files.title(result)}: added as {path}")
         return Exit.OK
     if options.submit_file is not None and options.board is None:
         raise UsageError("--submit-file needs --board NAME: `remac boards` lists the names")

@@ -111,6 +111,14 @@ def results_folder(folder: Path | None) -> Path:
     raise BadInput(f"no {FOLDER.parent} here: run this in a checkout, or name a folder with --results")
 
 
+def _seal_in(path: Path) -> str | None:
+    """The seal of a result that is there already; None for a file that is none."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))[SEAL])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def import_result(path: Path, folder: Path | None = None) -> tuple[Path, dict[str, Any]]:
     """Check a result and add it to those of the checkout; a result that is there already is not added again. Raises BadResult, BadInput."""
     result = load_result(path)
@@ -119,7 +127,7 @@ def import_result(path: Path, folder: Path | None = None) -> tuple[Path, dict[st
     target, settings = results_folder(folder), result["settings"]
     target.mkdir(parents=True, exist_ok=True)
     for present in sorted(target.glob("*.json")):
-        if json.loads(present.read_text(encoding="utf-8")).get(SEAL) == result[SEAL]:
+        if _seal_in(present) == result[SEAL]:
             raise BadResult(f"{path}: is already there as {present}")
     stem = f"{result['board']}-{settings['backend']}-{settings['threads']}-{result[SEAL][:8]}"
     added = target / f"{stem}.json"
