@@ -31,7 +31,7 @@ here = os.path.dirname(os.path.abspath(__file__))
 environment = dict(os.environ, PYTHONPATH=os.pathsep.join([here, os.path.join(here, "runtime")]), REMAC_DATA=os.path.join(here, "data"))
 module = sys.argv.pop(1) if sys.argv[1:] and sys.argv[1].startswith("remac.") else "remac.train_codec"
 start = ["--start", os.path.join(here, "start.pt")] if os.path.exists(os.path.join(here, "start.pt")) else []
-defaults = {"remac.train_codec": ["--stage", "quantised", "--batch", "16"],
+defaults = {"remac.train_codec": ["--stage", "quantised" if start else "float", "--batch", "16"],
             "remac.train_marsqe": ["--batch", "64", "--steps", "8000", "--workers", "14"]}
 arguments = sys.argv[1:] or [*defaults[module], "--out", os.path.join(here, "run"), *start]
 sys.exit(subprocess.call([sys.executable, "-m", module, *arguments], env=environment))
@@ -92,6 +92,10 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     bundle = BUNDLE.with_name(f"{BUNDLE.name}-marsqe") if options.marsqe else BUNDLE
     data = data_folder(options.data)
+    if (bundle / "run").exists():
+        raise BadInput(f"{bundle / 'run'}: what was trained there would be lost: move it away first")
+    if options.start:       # before the bundle that is there goes
+        read_checkpoint(options.start, needed=("average",) if options.marsqe else ("model", "rate"), mapped=True)
     shutil.rmtree(bundle, ignore_errors=True)
     quality, total = pack_pictures(data, bundle / "data")
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "build", "*.egg-info")

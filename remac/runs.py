@@ -4,20 +4,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
 from remac.checkpoints import read_checkpoint
+from remac.config import TrainConfig
 from remac_runtime.bench.environment import processor
 from remac_runtime.errors import BadInput
 from remac_runtime.exits import interrupt_at_end
 from remac_runtime.files import write_atomically, write_json
 
 CONFIG_FILE, CHECKPOINT_FILE, LOG_FILE = "config.json", "checkpoint.pt", "log.jsonl"
-KEPT = ("model", "codec", "train", "post_from", "references_from")      # of config.json: what a resumed run may not change ...
+# Of config.json: what a resumed run may not change ...
+KEPT = ("model", "codec", "train", "post_from", "references_from", "start", "coded", "coded_share", "processes")
 FREE = ("train.steps",)                                                 # ... but for the length of its schedule
 
 
@@ -62,13 +64,22 @@ def hardware(device: str) -> str:
 
 
 def begin(folder: Path, config: Mapping[str, Any]) -> None:
-    """Make a run's folder and write its config.json, with the hardware. Raises BadInput where it holds a run that was told otherwise."""
+    """Make a run's folder and write its config.json, with the hardware. Raises BadInput where it holds a run that was told otherwise, and for a GPU
+    that is not there."""
+    if config["device"].startswith("cuda") and not torch.cuda.is_available():
+        raise BadInput(f"no GPU that PyTorch can use for {config['device']}: leave --device away, or install PyTorch for CUDA")
     config = json.loads(json.dumps({**config, "hardware": hardware(config["device"])}))
     if (folder / CHECKPOINT_FILE).exists() and (folder / CONFIG_FILE).exists():
-        for field, before, now in differences(read_json(folder / CONFIG_FILE), config):
+        for field, before, now in differences(_of_today(read_json(folder / CONFIG_FILE), config), config):
             raise BadInput(f"{folder}: holds a run with {field} {before}, not {now}: name another folder with --out, or give the same to resume it")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / CONFIG_FILE, config)
+
+
+def _of_today(before: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with what an earlier version of TrainConfig lacked as that version did it: by default."""
+    train = now.get("train", {})
+    return {**before, "train": {**{field: value for field, value in asdict(TrainConfig()).items() if field in train}, **before.get("train", {})}}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any, Any]]:

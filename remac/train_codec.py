@@ -31,7 +31,7 @@ from remac.muon import Muon, is_inner
 from remac.references import REFERENCE_PIXELS, ReferencePool, code_pool
 from remac.refined import own_parameters
 from remac.runs import CHECKPOINT_FILE, begin, log_means, open_log, saved_at_interrupt
-from remac_runtime.errors import BadNetwork
+from remac_runtime.errors import BadInput, BadNetwork
 from remac_runtime.exits import interrupt_at_end, interrupted_by_terminate, reported
 from remac_runtime.format import PIXEL_OFFSET
 from remac_runtime.mars import data_folder
@@ -49,7 +49,7 @@ EXAMPLES = """examples:
 LATER_TENSORS = ("decoder.texture.", "context_shift")      # a float checkpoint may lack them
 DEEPER_TENSORS = ("decoder.low.", "decoder.at", "decoder.to2.", "decoder.out2.", "decoder.refinement.")     # a decoder may lack some of these
 # What learns by Adam beside Muon: what reads or writes latents and pixels, whose rows have scales of their own, and attention.
-OUTER = ("head", "hyper_out", "mean", "scale", "reference", "side_in", "entry", "linear", "out", "out2", "texture", "refinement")
+OUTER = ("head", "hyper_out", "mean", "scale", "reference", "side_in", "entry", "linear", "out", "out2", "texture", "image", "gate", "hints")
 POOL_PATCHES, REFERENCE_SEED = 48, 7
 
 
@@ -372,7 +372,10 @@ def parse(arguments: list[str]) -> Run:
 @reported
 def main(arguments: list[str]) -> int:
     run = parse(arguments)
+    if run.train.stage != "float" and run.start is None and not (run.folder / CHECKPOINT_FILE).exists():
+        raise BadInput(f"stage {run.train.stage} goes on from another run: name its checkpoint.pt with --start")
     begin(run.folder, {"codec": asdict(run.codec), "train": asdict(run.train), "rate": asdict(RATE), "processes": run.processes, "device": run.device,
+                       "start": str(run.start or ""),
                        "command": " ".join(["python -m remac.train_codec", *arguments])})
     if run.start:
         start = read_checkpoint(run.start, needed=("model", "rate"), mapped=True)

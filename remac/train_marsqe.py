@@ -42,7 +42,7 @@ MODELS = ("marsqe", "marsqe-lite", ADDED, *BASELINES)
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "marsqe"
 CHECKPOINT_EVERY, EVALUATE_EVERY, LOG_EVERY = 100, 250, 10
 VALIDATED = (30, 256)          # quality and side of the validation crops
-UNUSED = ("patch", "noisy", "spike", "skips", "unreferenced", "relative", "focus")    # of TrainConfig: what the codec alone has
+UNUSED = ("patch", "muon", "noisy", "spike", "skips", "unreferenced", "relative", "focus")    # of TrainConfig: what the codec alone has
 AVERAGING = 0.998              # of the weights that are evaluated and shipped, once warm
 EXAMPLES = """examples:
   python -m remac.train_marsqe --out runs/marsqe
@@ -292,7 +292,8 @@ def parse(arguments: list[str]) -> Run:
     parser.add_argument("--start", type=Path, help="checkpoint whose averaged weights to start from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
-    config = replace(DEFAULTS, steps=options.steps, batch=options.batch, **dict(setting(text, parser, UNUSED) for text in options.set))  # type: ignore[arg-type]
+    changed: dict[str, Any] = {"steps": options.steps, "batch": options.batch, **dict(setting(text, parser, UNUSED) for text in options.set)}
+    config = replace(DEFAULTS, **changed)
     return Run(options.model, config, options.parts[0], options.parts[1], options.out, data_folder(options.data), options.device, options.start,
                options.seconds, options.workers, tuple(options.coded), options.coded_share)
 
@@ -301,7 +302,8 @@ def parse(arguments: list[str]) -> Run:
 def main(arguments: list[str]) -> int:
     run = parse(arguments)
     begin(run.folder, {"model": run.model, "train": asdict(run.train), "post_from": run.post_from, "references_from": run.references_from,
-                       "start": str(run.start or ""), "device": run.device, "command": " ".join(["python -m remac.train_marsqe", *arguments]),
+                       "start": str(run.start or ""), "coded": [str(folder) for folder in run.coded], "coded_share": run.coded_share,
+                       "device": run.device, "command": " ".join(["python -m remac.train_marsqe", *arguments]),
                        **coded_by(run.coded)})
     if run.device == "cpu":
         torch.set_num_threads(1)

@@ -89,9 +89,63 @@ def test_fields_of_another_version_are_no_difference(tmp_path: Path) -> None:
     config: dict[str, Any] = {"train": {"steps": 9, "seed": 1, "gone": 3}, "device": "cpu"}
     begin(tmp_path, config)
     save_checkpoint(tmp_path / "checkpoint.pt", {})
-    begin(tmp_path, {"train": {"steps": 10, "seed": 1, "new": (1, 2)}, "codec": {}, "device": "cuda"})
+    begin(tmp_path, {"train": {"steps": 10, "seed": 1, "new": (1, 2)}, "codec": {}, "device": "cpu"})
     with pytest.raises(BadInput, match="seed 1, not 2"):
         begin(tmp_path, {"train": {"steps": 10, "seed": 2}, "device": "cpu"})
+
+
+def test_a_field_that_an_earlier_version_lacked_was_its_default(tmp_path: Path) -> None:
+    older = asdict(STAGES["quantised"])
+    del older["muon"]
+    begin(tmp_path, {"train": older, "device": "cpu"})
+    save_checkpoint(tmp_path / "checkpoint.pt", {})
+    with pytest.raises(BadInput, match=r"train\.muon 0\.0, not 4\.0"):
+        begin(tmp_path, {"train": asdict(STAGES["quantised"]) | {"muon": 4.0}, "device": "cpu"})
+    begin(tmp_path, {"train": asdict(STAGES["quantised"]), "device": "cpu"})
+
+
+@pytest.mark.parametrize("field", ["start", "coded", "processes"])
+def test_what_a_run_learns_from_stays(field: str, tmp_path: Path) -> None:
+    config: dict[str, Any] = {"train": {"steps": 9}, "device": "cpu", "start": "a.pt", "coded": ["hevc"], "processes": 2}
+    begin(tmp_path, config)
+    save_checkpoint(tmp_path / "checkpoint.pt", {})
+    begin(tmp_path, config)
+    with pytest.raises(BadInput, match=f"holds a run with {field} "):
+        begin(tmp_path, config | {field: "another"})
+
+
+def test_a_gpu_that_is_not_there_is_one_line(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for main in (train_codec.main, train_marsqe.main, train_segmenter.main):
+        assert main(["--out", str(tmp_path / "run"), "--data", str(pictures), "--device", "cuda"]) == Exit.FAILED
+        error = capsys.readouterr().err
+        assert error.startswith("remac: no GPU that PyTorch can use for cuda") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("stage", ["quantised", "decoder"])
+def test_a_later_stage_wants_a_start(stage: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_codec.main(["--stage", stage, "--out", str(tmp_path / "run"), "--data", str(pictures)]) == Exit.FAILED
+    assert f"stage {stage} goes on from another run" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_bundle_does_not_take_what_was_trained_in_it(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = tmp_path / "bundle"
+    monkeypatch.setattr(gpu_bundle, "BUNDLE", bundle)
+    (bundle / "run").mkdir(parents=True)
+    assert gpu_bundle.main(["--data", str(pictures)]) == Exit.FAILED
+    assert "move it away first" in capsys.readouterr().err
+    (bundle / "run").rename(bundle / "kept")
+    assert gpu_bundle.main(["--data", str(pictures), "--start", str(tmp_path / "nothing.pt")]) == Exit.FAILED
+    assert "nothing.pt: cannot be read" in capsys.readouterr().err and (bundle / "kept").exists()
+
+
+def test_any_field_of_a_marsqe_run_can_be_set(pictures: Path, tmp_path: Path) -> None:
+    run = train_marsqe.parse(["--out", str(tmp_path), "--data", str(pictures), "--set", "steps=5", "--set", "batch=2"])
+    assert (run.train.steps, run.train.batch) == (5, 2)
+    with pytest.raises(SystemExit):
+        train_marsqe.parse(["--out", str(tmp_path), "--data", str(pictures), "--set", "muon=3"])
 
 
 def test_a_log_has_each_step_once(tmp_path: Path) -> None:
