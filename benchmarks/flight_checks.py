@@ -11,7 +11,7 @@ from pathlib import Path
 from remac_runtime.errors import RemacError
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
-ENTRIES = tuple(f"remac_flight_{name}" for name in ("defaults", "work_bytes", "begin", "push", "end", "to_buffer"))
+ENTRIES = tuple(f"remac_flight_{name}" for name in ("defaults", "work_bytes", "begin", "push", "end", "mosaic_row", "to_buffer"))
 LIBRARY = frozenset({"memcpy", "memset"})         # all that the encoder may want from a C library
 CALL_GRAPH = "-fcallgraph-info=su"                # gcc writes OBJECT.ci beside the object
 _NODE = re.compile(r'node: \{ title: "([^"]+)" label: "([^"]*)"')

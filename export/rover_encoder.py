@@ -36,6 +36,7 @@ FRAME = (1152, 1600)                                # rows and columns for speed
 WINDOW = (128, 192)                                 # of the pictures that are compared with the reference
 MARS_PICTURES = 4
 QUALITIES = (16, 32, 48)
+JPEG_DEPTH = 8                                      # bits of a sample, which the sample picture must not exceed: it is set beside JPEG
 BUSY = 0.5                                          # load average before the measurement that spoils it
 EXAMPLES = """\
 examples:
@@ -152,6 +153,9 @@ def build(options: argparse.Namespace) -> Report:
     network_file, bank_file = options.network or weights / NETWORK_FILE, options.bank or weights / BANK_FILE
     sample: Path = options.sample or ROOT / "samples" / "spirit_husband_hill_summit.png"
     picture = load_picture(sample)
+    if picture.depth > JPEG_DEPTH:
+        raise RemacError(f"{sample}: has samples of {picture.depth} bits, JPEG holds {JPEG_DEPTH}: convert it to {JPEG_DEPTH} bits a sample, "
+                         "or name another picture with --sample")
 
     from export import manifest, measure, onnx_checks, onnx_memory, to_onnx
     for path in (network_file, bank_file):
@@ -225,15 +229,21 @@ def _decibel(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--profile", default="rover-m", help="weights/PROFILE is built into build/PROFILE (rover-m)")
     result.add_argument("--out", type=Path, metavar="FOLDER", help="another folder to build into")
     result.add_argument("--network", type=Path, metavar="FILE", help="another integer network file; the ground decoder is looked for beside it")
     result.add_argument("--bank", type=Path, metavar="FILE", help="another reference bank")
-    result.add_argument("--sample", type=Path, metavar="PICTURE", help="another sample picture")
+    result.add_argument("--sample", type=Path, metavar="PICTURE", help=f"another sample picture, of up to {JPEG_DEPTH} bits a sample")
     result.add_argument("--data", type=Path, metavar="FOLDER", help=f"the Mars pictures (${DATA_VARIABLE} or ../shared/data/mars; not needed)")
-    result.add_argument("--runs", type=int, default=9, metavar="N", help="timed encodes (9)")
+    result.add_argument("--runs", type=_count, default=9, metavar="N", help="timed encodes (9)")
     result.add_argument("--json", action="store_true", help="print JSON in place of the table")
     return result
 

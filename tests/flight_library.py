@@ -100,6 +100,7 @@ class FlightLibrary:
         self.library.remac_flight_work_bytes.restype = ctypes.c_uint64
         self.library.remac_flight_push.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32]
         self.library.remac_flight_end.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+        self.library.remac_flight_mosaic_row.argtypes = [ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p]
         self.library.remac_flight_begin.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]
 
     def config(self, samples: NDArray[np.generic], depth: int = 8, **options: int) -> Config:
@@ -121,11 +122,14 @@ class FlightLibrary:
         for row in range(height):
             mirrored = [min(abs(at), 2 * (height - 1) - at) for at in range(row - 2, row + 3)]
             rows = (ctypes.c_void_p * 5)(*(plane[at].ctypes.data for at in mirrored))
-            self.library.remac_flight_mosaic_row(ctypes.c_uint32(mosaic), ctypes.c_uint32(width), ctypes.c_uint32(row), rows,
-                                                 ctypes.c_void_p(out.address))
+            assert self.mosaic_row(mosaic, width, row, rows, out.address) is Status.OK
             result[row] = np.frombuffer(out.content, np.uint8).reshape(width, 3)
         assert out.intact()
         return result
+
+    def mosaic_row(self, mosaic: int, width: int, row: int, rows: object, pixels: int | None) -> Status:
+        """`rows`: an array of five pointers, or None."""
+        return Status(self.library.remac_flight_mosaic_row(mosaic, width, row, rows, pixels))
 
     def work_bytes(self, config: Config) -> int:
         return int(self.library.remac_flight_work_bytes(ctypes.byref(config)))

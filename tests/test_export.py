@@ -286,6 +286,22 @@ def test_missing_weights_are_named(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "none.rmn: no such file: name the weights with --network" in capsys.readouterr().err and not (tmp_path / "built").exists()
 
 
+@pytest.mark.parametrize("runs", ["0", "-1", "two", "1.5", ""])
+def test_runs_that_time_nothing_are_refused(runs: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        rover_encoder.parser().parse_args(["--runs", runs])
+    assert ended.value.code == 2 and f"argument --runs: '{runs}' is not a whole number from 1 on" in capsys.readouterr().err
+
+
+def test_samples_that_jpeg_does_not_hold_are_refused_at_the_start(model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = tmp_path / "deep_grey.pgm"
+    sample.write_bytes(b"P5 256 256 4095\n" + bytes(2 * 256 * 256))
+    assert rover_encoder.main(arguments(model.folder, tmp_path / "built", sample)) == 1
+    printed = capsys.readouterr().err
+    assert "deep_grey.pgm: has samples of 12 bits, JPEG holds 8: convert it to 8 bits a sample" in printed
+    assert printed.count("\n") == 1 and not (tmp_path / "built").exists()
+
+
 @pytest.mark.parametrize(("error", "message"), [
     (BadNetwork("network.rmn: damaged"), "remac: network.rmn: damaged"),
     (ModuleNotFoundError(name="onnxsim"), "remac: onnxsim is not installed: pip install -e '.[export]', or run `make encoder`")])

@@ -175,6 +175,32 @@ def test_errors(flight: FlightLibrary, fields: dict[str, int], status: Status) -
     assert set(work.content) == {0xFF}      # nothing was written before everything was checked
 
 
+@pytest.mark.parametrize("keep", [0, 1])
+@pytest.mark.parametrize("chosen", [NONE, CHOSEN])
+def test_a_target_does_without_a_quality(flight: FlightLibrary, chosen: int, keep: int) -> None:
+    samples = picture(130, 100).samples
+    expected = flight.encode(samples, target_bytes=4000, references=chosen, keep=keep)
+    for quality in (64, 2 ** 32 - 1):
+        encoded = flight.encode(samples, target_bytes=4000, references=chosen, keep=keep, quality=quality)
+        assert encoded.status is Status.OK and (encoded.stream, encoded.pushes) == (expected.stream, expected.pushes)
+
+
+def test_wrong_rows_of_a_mosaic(flight: FlightLibrary) -> None:
+    plane, out = np.zeros((5, 64), np.uint8), Guarded(3 * 64)
+    complete = [row.ctypes.data for row in plane]
+    rows = (ctypes.c_void_p * 5)(*complete)
+    for mosaic, width, status in ((0, 64, Status.BAD_FORMAT), (5, 64, Status.BAD_FORMAT), (2 ** 32 - 1, 64, Status.BAD_FORMAT),
+                                  (1, 0, Status.BAD_SIZE), (1, 16385, Status.BAD_SIZE), *((1, width, Status.BAD_FORMAT) for width in (1, 2, 3))):
+        assert flight.mosaic_row(mosaic, width, 0, rows, out.address) is status
+    for missing in range(5):
+        some = (ctypes.c_void_p * 5)(*complete[:missing], None, *complete[missing + 1:])
+        assert flight.mosaic_row(1, 64, 0, some, out.address) is Status.NULL_POINTER
+    assert flight.mosaic_row(1, 64, 0, None, out.address) is Status.NULL_POINTER
+    assert flight.mosaic_row(1, 64, 0, rows, None) is Status.NULL_POINTER
+    assert out.intact() and set(out.content) == {0xFF}      # nothing was written
+    assert flight.mosaic_row(1, 64, 0, rows, out.address) is Status.OK and set(out.content) == {0}
+
+
 def test_missing_pointers(flight: FlightLibrary) -> None:
     samples = picture(64, 64).samples
     config, buffer, encoder, library = flight.config(samples), Buffer(None, 0), ctypes.c_void_p(), flight.library
@@ -246,6 +272,34 @@ def test_a_sink_that_refuses(flight: FlightLibrary) -> None:
         refuse = WRITE(lambda *_, at=at, last=last: 1 if next(at) == last else 0)
         assert flight.run(samples, config, Sink(ctypes.cast(refuse, ctypes.c_void_p).value, None))[0] is Status.OUTPUT_REFUSED
         assert next(at) == last + 1    # and it is not asked again
+
+
+def test_what_a_refusing_sink_has_is_the_beginning_of_the_stream(flight: FlightLibrary) -> None:
+    """With image id 0 unless one was given, as the README says; its last packet may be cut off."""
+    samples = picture(200, 64).samples
+    whole = flight.encode(samples, band_rows=64, has_image_id=1, image_id=0).stream
+    signed = flight.encode(samples, band_rows=64).stream
+    assert whole is not None and signed is not None
+    packets_at = [at for at in range(len(whole)) if whole[at:at + 4] in (b"RMH1", b"RMP1")]
+    assert len(packets_at) == 4
+    ends = [end for at, details in zip(packets_at, (18, 0, 0, 0), strict=True) for end in (at, at + 40 + details)]     # of what was taken before
+    for last in range(4 * 2 + 4):
+        taken, at = bytearray(), itertools.count()
+
+        def take(_: int, offset: int, data: Any, size: int, taken: bytearray = taken, at: Any = at, last: int = last) -> int:
+            if next(at) == last:
+                return 1
+            taken[offset:offset + size] = ctypes.string_at(data, size)
+            return 0
+
+        write = WRITE(take)
+        assert flight.run(samples, flight.config(samples, band_rows=64), Sink(ctypes.cast(write, ctypes.c_void_p).value, None))[0] \
+            is Status.OUTPUT_REFUSED
+        if last < 4 * 2:
+            assert taken == whole[:ends[last]]
+        else:       # headers come a second time
+            with_id = packets_at[last - 4 * 2]
+            assert taken == signed[:with_id] + whole[with_id:]
 
 
 def test_with_an_id_every_byte_is_written_once(flight: FlightLibrary) -> None:

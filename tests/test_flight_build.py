@@ -282,6 +282,7 @@ int main(void)
 def test_readme(folder: Path) -> None:
     text = (folder / "README.md").read_text()
     assert not re.search(r"@[A-Z_]+@", text)
+    assert "header packet" not in " ".join(text.split())      # a stream has none
     snippet = re.search(r"```c\n(.*?)```", text, re.DOTALL)
     assert snippet
     (folder / "example.c").write_text("#include \"remac_flight.h\"\nremac_flight_status encode_frame(remac_flight_result *result);\n"
@@ -337,3 +338,31 @@ def test_programs_say_what_is_wrong(sanitized: Path, name: str) -> None:
         done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode in (1, 2)
         assert done.stderr.startswith(Path(name).stem) and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ("--map 1600 1200 0", "--map BAND_ROWS: expected a whole number in 64..16320, a multiple of 64, found '0'"),
+    ("--map 1600 1200 abc", "--map BAND_ROWS: expected a whole number in 64..16320, a multiple of 64, found 'abc'"),
+    ("--map 1600 1200 96", "--map BAND_ROWS: expected"), ("--map 0 1200", "--map WIDTH: expected a whole number in 1..16384, found '0'"),
+    ("--map 1600 16385", "--map HEIGHT: expected"), ("--map 1600 1200 128 2", "--map KEEP: expected a whole number in 0..1, found '2'"),
+    ("--map 1600", "--map: expected WIDTH HEIGHT"), ("--map 1600 1200 128 1 5", "--map: expected WIDTH HEIGHT"),
+    ("--quality foo in out", "--quality: expected a whole number in 0..63, found 'foo'"), ("--quality 64 in out", "--quality: expected"),
+    ("--quality -1 in out", "--quality: expected"), ("--quality +1 in out", "--quality: expected"), ("--quality 3.5 in out", "--quality: expected"),
+    ("--quality 0x in out", "--quality: expected"), ("--quality 4294967328 in out", "--quality: expected"),
+    ("--target-bytes 60,000 in out", "--target-bytes: expected a whole number in 1..4294967295, found '60,000'"),
+    ("--target-bytes 0 in out", "--target-bytes: expected"), ("--target-bytes 99999999999999999999999 in out", "--target-bytes: expected"),
+    ("--band-rows 100 in out", "--band-rows: expected"), ("--strip-rows 8 in out", "--strip-rows: expected"),
+    ("--image-id 0x100000000 in out", "--image-id: expected"), ("--references 1,2x in out", "--references: give"),
+    ("--references 1 in out", "--references: give"), ("--references -1,2 in out", "--references: give"), ("--mosaic rgb in out", "--mosaic: give"),
+    ("--speed 3 in out", "--speed: no such option"), ("--quality", "--quality: expected a value"), ("--keep in", "usage")])
+def test_wrong_arguments_are_named(sanitized: Path, arguments: str, message: str) -> None:
+    done = subprocess.run([sanitized / "flight_encode", *arguments.split()], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"flight_encode: {message}") and done.stderr.count("\n") == 1
+
+
+def test_numbers_may_be_hexadecimal(sanitized: Path, encoder: Encoder) -> None:
+    source = picture(64, 64)
+    options, path = ["--image-id", "0xCafe1234", "--quality", "010"], write_pnm(sanitized / "in.pnm", source)
+    subprocess.run([sanitized / "flight_encode", *options, path, sanitized / "out.rmc"], capture_output=True, check=True)
+    assert (sanitized / "out.rmc").read_bytes() == encoder.encode(source, EncodeOptions(references=False, image_id=0xCAFE1234, quality=10))

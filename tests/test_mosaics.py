@@ -158,7 +158,7 @@ def test_wrong_arguments_of_the_interface(model: Model, wrong: dict[str, Any], m
 
 
 def test_the_interface_takes_any_bytes(model: Model) -> None:
-    data = remac_runtime.encode(terrain(20, 20, 1), np.int64(9), backend="numpy", model=model.folder)
+    data = remac_runtime.encode(terrain(20, 20, 1), np.int64(9), backend="numpy", model=model.folder)  # type: ignore[arg-type]
     expected = remac_runtime.decode(data, backend="numpy", model=model.folder)
     for same in (bytearray(data), memoryview(data), np.frombuffer(data, np.uint8)):
         assert np.array_equal(remac_runtime.decode(same, backend="numpy", model=model.folder), expected)  # type: ignore[arg-type]

@@ -7,9 +7,10 @@ static remac_flight_status check_config(const remac_flight_config *c)
         return REMAC_FLIGHT_BAD_SIZE;
     if (c->depth < 8u || c->depth > 16u || (deep && c->grey == 0u))
         return REMAC_FLIGHT_BAD_FORMAT;
-    if (c->mosaic > REMAC_FLIGHT_MOSAIC_BGGR || (c->mosaic != 0u && (c->grey != 0u || deep || c->width < 4u || c->height < 4u)))
+    const int small = c->width < REMAC_FLIGHT_MOSAIC_SIDE_MIN || c->height < REMAC_FLIGHT_MOSAIC_SIDE_MIN;
+    if (c->mosaic > REMAC_FLIGHT_MOSAIC_BGGR || (c->mosaic != 0u && (c->grey != 0u || deep || small)))
         return REMAC_FLIGHT_BAD_FORMAT;
-    if (c->quality >= REMAC_FLIGHT_QUALITIES)
+    if (c->target_bytes == 0u && c->quality >= REMAC_FLIGHT_QUALITIES)
         return REMAC_FLIGHT_BAD_QUALITY;
     if (c->band_rows == 0u || c->band_rows % REMAC_FLIGHT_BAND_UNIT != 0u || c->band_rows / REMAC_FLIGHT_BAND_UNIT > 255u)
         return REMAC_FLIGHT_BAD_BAND_ROWS;

@@ -6,12 +6,16 @@
  *     flight_encode [--quality Q] [--target-bytes N] [--band-rows R] [--image-id ID] [--references none|chosen|S,T] [--keep] [--strip-rows R]
  *                   [--mosaic none|rggb|grbg|gbrg|bggr] [--push-only] IN.ppm OUT.rmc
  *     flight_encode --map WIDTH HEIGHT [BAND_ROWS] [KEEP]
+ *
+ * Numbers are decimal, or hexadecimal with 0x. Exit status: 1 where the picture cannot be coded, 2 for arguments that are wrong.
  */
 #include "remac_flight.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define BAND_ROWS_MAX (255u * REMAC_FLIGHT_BAND_UNIT)
 
 typedef struct {
     unsigned width, height, top; /* top: largest sample */
@@ -20,9 +24,47 @@ typedef struct {
     uint8_t *samples; /* uint16_t of this machine where top > 255 */
 } picture;
 
+/* An argument that is a number in least..most, and a multiple of step. */
+typedef struct {
+    const char *name;
+    uint32_t least, most, step;
+    uint32_t *value;
+} number_option;
+
 static int fail(const char *what, const char *detail)
 {
     fprintf(stderr, "flight_encode: %s: %s\n", what, detail);
+    return 1;
+}
+
+/* Reads one number and returns what follows it, NULL where there is none. strtoull alone took signs, white space before it, and octal numbers; of a
+ * number that is too large even for it, it makes its largest one. */
+static const char *read_number(const char *text, uint32_t *value)
+{
+    const int hexadecimal = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+    char *end = NULL;
+    if (text[0] < '0' || text[0] > '9')
+        return NULL;
+    const unsigned long long number = strtoull(text, &end, hexadecimal ? 16 : 10);
+    if (number > UINT32_MAX)
+        return NULL;
+    *value = (uint32_t)number;
+    return end;
+}
+
+static int parse_number(const number_option *option, const char *text)
+{
+    uint32_t value = 0;
+    const char *const end = read_number(text, &value);
+    if (end != NULL && *end == '\0' && value >= option->least && value <= option->most && value % option->step == 0u) {
+        *option->value = value;
+        return 0;
+    }
+    fprintf(stderr, "flight_encode: %s: expected a whole number in %lu..%lu", option->name, (unsigned long)option->least,
+            (unsigned long)option->most);
+    if (option->step > 1u)
+        fprintf(stderr, ", a multiple of %lu", (unsigned long)option->step);
+    fprintf(stderr, ", found '%s'\n", text);
     return 1;
 }
 
@@ -87,23 +129,43 @@ static void print_region(const char *name, uint64_t bytes, const char *what)
     printf("%-14s %10llu  %s\n", name, (unsigned long long)bytes, what);
 }
 
-static int print_map(unsigned width, unsigned height, unsigned band_rows, unsigned keep)
+/* The working memory for what the arguments of --map say. */
+static int print_map(int count, char **arguments)
 {
+    remac_flight_config c;
+    const number_option numbers[] = {
+        {"--map WIDTH", 1, REMAC_FLIGHT_SIDE_MAX, 1, &c.width},
+        {"--map HEIGHT", 1, REMAC_FLIGHT_SIDE_MAX, 1, &c.height},
+        {"--map BAND_ROWS", REMAC_FLIGHT_BAND_UNIT, BAND_ROWS_MAX, REMAC_FLIGHT_BAND_UNIT, &c.band_rows},
+        {"--map KEEP", 0, 1, 1, &c.keep},
+    };
+    if (count < 2 || count > 4)
+        return fail("--map", "expected WIDTH HEIGHT [BAND_ROWS] [KEEP]");
+    remac_flight_defaults(&c, 1, 1);
+    for (int i = 0; i < count; i++) {
+        if (parse_number(&numbers[i], arguments[i]) != 0)
+            return 1;
+    }
+    if (remac_flight_work_bytes(&c) == 0u)
+        return fail("--map", "the encoder takes no pictures of this kind");
 #define PRINT(name, bytes, what) print_region(#name, REMAC_FLIGHT_ROUND(bytes), what);
-    REMAC_FLIGHT_REGIONS(PRINT, width, height, band_rows, keep)
-    print_region("total", REMAC_FLIGHT_WORK_BYTES(width, height, band_rows, keep), "");
+    REMAC_FLIGHT_REGIONS(PRINT, c.width, c.height, c.band_rows, c.keep)
+    print_region("total", REMAC_FLIGHT_WORK_BYTES(c.width, c.height, c.band_rows, c.keep), "");
     return 0;
 }
 
 static int parse_references(const char *text, remac_flight_config *config)
 {
+    const char *end = NULL;
     if (strcmp(text, "none") == 0) {
         config->references = REMAC_FLIGHT_REFERENCES_NONE;
     } else if (strcmp(text, "chosen") == 0) {
         config->references = REMAC_FLIGHT_REFERENCES_CHOSEN;
     } else {
         config->references = REMAC_FLIGHT_REFERENCES_FIXED;
-        if (sscanf(text, "%u,%u", &config->semantic, &config->texture) != 2)
+        end = read_number(text, &config->semantic);
+        end = end != NULL && *end == ',' ? read_number(end + 1, &config->texture) : NULL;
+        if (end == NULL || *end != '\0')
             return fail("--references", "give none, chosen, or SEMANTIC,TEXTURE");
     }
     return 0;
@@ -133,51 +195,64 @@ static int sharpen(picture *p, uint32_t mosaic)
             plane[(size_t)row * p->width + q] = p->samples[row * p->row_bytes + 3u * q + channel];
         }
     }
-    for (uint32_t row = 0; row < p->height; row++) {
+    remac_flight_status status = REMAC_FLIGHT_OK;
+    for (uint32_t row = 0; row < p->height && status == REMAC_FLIGHT_OK; row++) {
         const uint8_t *rows[5];
         for (uint32_t i = 0; i < 5u; i++) {
             const uint32_t above = row + i < 2u ? 2u - row - i : row + i - 2u;
             rows[i] = plane + (size_t)(above < p->height ? above : 2u * (p->height - 1u) - above) * p->width;
         }
-        remac_flight_mosaic_row(mosaic, p->width, row, rows, p->samples + row * p->row_bytes);
+        status = remac_flight_mosaic_row(mosaic, p->width, row, rows, p->samples + row * p->row_bytes);
     }
     free(plane);
-    return 0;
+    return status == REMAC_FLIGHT_OK ? 0 : fail("--mosaic", "the encoder takes no such mosaic");
 }
 
-/* Options into the configuration; returns the number of the first argument behind them, 0 where they are wrong. */
+/* An option that takes a value into the configuration. */
+static int parse_option(const char *name, const char *text, remac_flight_config *config, uint32_t *strip_rows)
+{
+    const number_option numbers[] = {
+        {"--quality", 0, REMAC_FLIGHT_QUALITIES - 1u, 1, &config->quality},
+        {"--target-bytes", 1, UINT32_MAX, 1, &config->target_bytes},
+        {"--band-rows", REMAC_FLIGHT_BAND_UNIT, BAND_ROWS_MAX, REMAC_FLIGHT_BAND_UNIT, &config->band_rows},
+        {"--strip-rows", REMAC_FLIGHT_STRIP_ROWS, REMAC_FLIGHT_SIDE_MAX, REMAC_FLIGHT_STRIP_ROWS, strip_rows},
+        {"--image-id", 0, UINT32_MAX, 1, &config->image_id},
+    };
+    if (strcmp(name, "--mosaic") == 0)
+        return parse_mosaic(text, config);
+    if (strcmp(name, "--references") == 0)
+        return parse_references(text, config);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (strcmp(name, numbers[i].name) == 0) {
+            config->has_image_id = config->has_image_id != 0u || numbers[i].value == &config->image_id ? 1u : 0u;
+            return parse_number(&numbers[i], text);
+        }
+    }
+    return fail(name, "no such option; they are at the top of flight_encode.c");
+}
+
+/* Options into the configuration; returns the number of the first argument behind them, 0 where they are wrong, which is then said. */
 static int parse(int count, char **arguments, remac_flight_config *config, uint32_t *strip_rows, int *push_only)
 {
     int at = 1;
     for (; at < count && strncmp(arguments[at], "--", 2) == 0; at++) {
-        const char *const name = arguments[at] + 2;
-        if (strcmp(name, "keep") == 0 || strcmp(name, "push-only") == 0) {
+        const char *const name = arguments[at];
+        if (strcmp(name, "--keep") == 0 || strcmp(name, "--push-only") == 0) {
             config->keep = 1; /* then pushing does the analysis and nothing else */
-            *push_only = *push_only || strcmp(name, "push-only") == 0;
+            *push_only = *push_only || strcmp(name, "--push-only") == 0;
             continue;
         }
-        if (++at >= count)
-            return 0;
-        const uint32_t value = (uint32_t)strtoul(arguments[at], NULL, 0);
-        if (strcmp(name, "quality") == 0) {
-            config->quality = value;
-        } else if (strcmp(name, "target-bytes") == 0) {
-            config->target_bytes = value;
-        } else if (strcmp(name, "band-rows") == 0) {
-            config->band_rows = value;
-        } else if (strcmp(name, "strip-rows") == 0) {
-            *strip_rows = value;
-        } else if (strcmp(name, "image-id") == 0) {
-            config->image_id = value;
-            config->has_image_id = 1;
-        } else if (strcmp(name, "mosaic") == 0) {
-            if (parse_mosaic(arguments[at], config) != 0)
-                return 0;
-        } else if (strcmp(name, "references") != 0 || parse_references(arguments[at], config) != 0) {
+        if (++at >= count) {
+            fail(name, "expected a value behind it");
             return 0;
         }
+        if (parse_option(name, arguments[at], config, strip_rows) != 0)
+            return 0;
     }
-    return count - at == 2 ? at : 0;
+    if (count - at == 2)
+        return at;
+    fail("usage", "flight_encode [options] IN.ppm OUT.rmc; the options are at the top of flight_encode.c");
+    return 0;
 }
 
 static remac_flight_status push_all(remac_flight *encoder, const picture *p, uint32_t strip_rows)
@@ -237,13 +312,12 @@ int main(int count, char **arguments)
     picture p = {0, 0, 0, 0, 0, NULL};
     uint32_t strip_rows = REMAC_FLIGHT_STRIP_ROWS;
     int push_only = 0;
-    if (count >= 4 && strcmp(arguments[1], "--map") == 0)
-        return print_map((unsigned)atoi(arguments[2]), (unsigned)atoi(arguments[3]), count > 4 ? (unsigned)atoi(arguments[4]) : REMAC_FLIGHT_BAND_ROWS,
-                         count > 5 ? (unsigned)atoi(arguments[5]) : 0u);
+    if (count > 1 && strcmp(arguments[1], "--map") == 0)
+        return print_map(count - 2, arguments + 2) != 0 ? 2 : 0;
     remac_flight_defaults(&config, 1, 1);
     const int at = parse(count, arguments, &config, &strip_rows, &push_only);
-    if (at == 0 || strip_rows == 0)
-        return fail("usage", "flight_encode [options] IN.ppm OUT.rmc; the options are at the top of flight_encode.c") + 1;
+    if (at == 0)
+        return 2;
     if (read_picture(arguments[at], &p) != 0)
         return 1;
     config.width = p.width;

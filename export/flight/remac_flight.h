@@ -27,6 +27,7 @@
 #define REMAC_FLIGHT_BAND_UNIT 64u
 #define REMAC_FLIGHT_BAND_ROWS 512u     /* of a band, unless the configuration says otherwise */
 #define REMAC_FLIGHT_NO_REFERENCE 255u
+#define REMAC_FLIGHT_MOSAIC_SIDE_MIN 4u  /* of a picture with a mosaic */
 #define REMAC_FLIGHT_HEADER_BYTES 40u    /* of every packet */
 #define REMAC_FLIGHT_DETAILS_BYTES 18u   /* between header and band in the packet that a stream begins with */
 #define REMAC_FLIGHT_PAYLOAD_MAX 65495u  /* bytes of a packet behind its header */
@@ -128,8 +129,9 @@ remac_flight_status remac_flight_push(remac_flight *encoder, const void *samples
 remac_flight_status remac_flight_end(remac_flight *encoder, remac_flight_result *result);
 
 /* One row to push of a picture with a mosaic (FORMAT 3.1): R, G, B of `width` pixels from five rows of its samples, one a pixel. rows[2] is row
- * number `row`, around it are the two above and the two below; beyond the picture they are mirrored (row -1 is row 1, row H is row H - 2). */
-void remac_flight_mosaic_row(uint32_t mosaic, uint32_t width, uint32_t row, const uint8_t *const rows[5], uint8_t *pixels);
+ * number `row`, around it are the two above and the two below; beyond the picture they are mirrored (row -1 is row 1, row H is row H - 2). BAD_FORMAT
+ * for MOSAIC_NONE, too, and for a width below 4; nothing is written unless REMAC_FLIGHT_OK. */
+remac_flight_status remac_flight_mosaic_row(uint32_t mosaic, uint32_t width, uint32_t row, const uint8_t *const rows[5], uint8_t *pixels);
 
 /* A ready-made `write`: context is a remac_flight_buffer. */
 int32_t remac_flight_to_buffer(void *context, uint32_t offset, const uint8_t *data, uint32_t size);

@@ -53,8 +53,14 @@ static uint8_t of_64ths(int32_t sum)
     return (uint8_t)(rounded > 255 ? 255 : rounded);
 }
 
-void remac_flight_mosaic_row(uint32_t mosaic, uint32_t width, uint32_t row, const uint8_t *const rows[5], uint8_t *pixels)
+remac_flight_status remac_flight_mosaic_row(uint32_t mosaic, uint32_t width, uint32_t row, const uint8_t *const rows[5], uint8_t *pixels)
 {
+    if (rows == NULL || pixels == NULL || rows[0] == NULL || rows[1] == NULL || rows[2] == NULL || rows[3] == NULL || rows[4] == NULL)
+        return REMAC_FLIGHT_NULL_POINTER;
+    if (width < 1u || width > REMAC_FLIGHT_SIDE_MAX)
+        return REMAC_FLIGHT_BAD_SIZE;
+    if (mosaic < REMAC_FLIGHT_MOSAIC_RGGB || mosaic > REMAC_FLIGHT_MOSAIC_BGGR || width < REMAC_FLIGHT_MOSAIC_SIDE_MIN)
+        return REMAC_FLIGHT_BAD_FORMAT;
     const int in_red_row = row % 2u == (mosaic - 1u) / 2u;
     for (uint32_t q = 0; q < width; q++) {
         const uint32_t left = q > 0u ? q - 1u : 1u, right = q + 1u < width ? q + 1u : width - 2u;
@@ -74,6 +80,7 @@ void remac_flight_mosaic_row(uint32_t mosaic, uint32_t width, uint32_t row, cons
             *blue_or_red = of_64ths(30 * own + 32 * above_below - 6 * (diagonal + far_above_below) + 3 * far_beside);
         }
     }
+    return REMAC_FLIGHT_OK;
 }
 
 #if REMAC_FLIGHT_BANK

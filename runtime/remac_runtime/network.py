@@ -34,7 +34,7 @@ from remac_runtime.format import (
 NETWORK_MAGIC = b"RMACNET1"
 BANK_MAGIC = b"RMACBNK1"
 FILE_VERSION = 2
-PROFILE_BYTES = 8       # of a name in the header packet (FORMAT 2.1)
+PROFILE_BYTES = 8       # of a name in the details of the stream (FORMAT 2.1)
 _CODES = {"u8": "u1", "i8": "i1", "u16": "<u2", "i16": "<i2", "i32": "<i4"}
 _DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(code) for name, code in _CODES.items()}
 _HEADER_LIMIT = 1 << 20
