@@ -198,15 +198,17 @@ def _for_orin(work: Work, model: onnx.ModelProto, precision: str, difference: fl
     expected = run_onnx(work.onnx, list(original), list(original.values()))
     arrays: dict[str, Any] = {"out": expected.astype(np.float32), **{f"in_{key}": x for key, x in feed.items()}}
     np.savez_compressed(folder / "check.npz", **arrays)
+    engine = f"{work.onnx.stem}.sm87.{precision}.engine"
     properties = {entry.key: entry.value for entry in model.metadata_props}
     write_json(folder / "request.json", {"onnx": name, "source": work.onnx.name, "source_sha256": _hash(work.onnx), "precision": precision,
                                          "bound": 2.0 + (difference if precision == "int8" else 0.0),
-                                         "engine": f"{work.onnx.stem}.sm87.{precision}.engine", "properties": properties,
+                                         "engine": engine, "properties": properties,
                                          "profile": {key: [list(shape) for shape in shapes] for key, shapes in work.profile.items()}})
     shutil.copyfile(ORIN_SCRIPT, folder / ORIN_SCRIPT.name)
-    line = trtexec_line(name, f"{work.onnx.stem}.sm87.{precision}.engine", work.profile)
-    (folder / "trtexec.txt").write_text(line + "\n", encoding="utf-8")
-    print(f"{folder}: copy it to the Orin and run there `python3 {ORIN_SCRIPT.name}` (builds and checks), or\n  {line}")
+    # trtexec writes no description, without which the runtime takes no engine: the script checks the engine and adds it.
+    lines = [trtexec_line(name, engine, work.profile), f"python3 {ORIN_SCRIPT.name} --plan {engine}"]
+    (folder / "trtexec.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    print(f"{folder}: copy it to the Orin and run there `python3 {ORIN_SCRIPT.name}` (builds and checks), or", *lines, sep="\n  ")
     return folder
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,6 +137,49 @@ def test_failures_are_listed_and_the_rest_is_done(place: Path, tmp_path: Path, c
     assert sorted(tree(tmp_path / "out")) == sorted([*NAMES, "damaged.png"])
 
 
+def test_what_another_process_writes_is_left_alone(place: Path, tmp_path: Path) -> None:
+    """A second coordinator may be writing the same picture: only what nobody has touched for long is removed."""
+    output = tmp_path / "out" / "0.png"
+    output.parent.mkdir()
+    live, forgotten = (output.with_name(f"{temporary_prefix(output)}{process}-1.tmp") for process in (1, 2))
+    for path in (live, forgotten):
+        path.write_bytes(b"half")
+    before = time.time() - archive_task.UNFINISHED_S - 1
+    os.utime(forgotten, (before, before))
+    assert ground(place, tmp_path / "out") == 0
+    assert live.exists() and not forgotten.exists()
+    archive_task.remove_unfinished(output, [os.getpid()])
+    assert live.exists()
+    archive_task.remove_unfinished(output, [1])
+    assert not live.exists()
+
+
+def test_skipped_bytes_are_reported(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `remac decode` does, also where the picture is there already."""
+    source = tmp_path / "a.rmc"
+    source.write_bytes(b"rubbish" + (place / "in" / "0.rmc").read_bytes())
+    for skipped in (False, True):
+        assert ground(place, tmp_path / "out", "--json", inputs=(str(source), str(place / "in" / "1.rmc"))) == 0
+        printed = capsys.readouterr()
+        results = {Path(result["source"]).name: result for result in json.loads(printed.out)["results"]}
+        assert (results["a.rmc"]["skipped_bytes"], results["1.rmc"]["skipped_bytes"], results["a.rmc"]["skipped"]) == (7, 0, skipped)
+        assert results["a.rmc"]["warnings"] == [] and printed.err.count("warning") == 1
+        assert f"remac: warning: [1/2] {source}: 7 bytes of no intact packet skipped" in printed.err
+
+
+def test_linked_folders_are_followed(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that lead back to where they are hold nothing more; what cannot be read is named."""
+    inputs = tmp_path / "in"
+    (inputs / "below").mkdir(parents=True)
+    (inputs / "linked").symlink_to(place / "in")
+    (inputs / "below" / "back").symlink_to(inputs)
+    (inputs / "itself.rmc").symlink_to("itself.rmc")
+    (inputs / "below" / "1.rmc").write_bytes((place / "in" / "1.rmc").read_bytes())
+    assert ground(place, tmp_path / "out", inputs=(str(inputs),)) == 0
+    assert sorted(tree(tmp_path / "out")) == sorted(["below/1.png", *(f"linked/{name}" for name in NAMES)])
+    assert f"remac: warning: {inputs / 'itself.rmc'}: is left out, as it cannot be read (" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("inputs", "message"), [
     (("{in}", "{in}/0.rmc", "{copy}/0.rmc"), "would both be written to"), (("{copy}/x.txt",), "is none of .rmc"),
     (("{copy}/x.jpg",), "add --enhance"),
@@ -186,7 +230,7 @@ def perform_and_die(task: Task) -> Result:
             die.unlink()
         output = Path(task.output)
         output.parent.mkdir(parents=True, exist_ok=True)
-        (output.parent / f"{temporary_prefix(output)}1-1.tmp").write_bytes(b"half")
+        (output.parent / f"{temporary_prefix(output)}{os.getpid()}-1.tmp").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
     result = archive_task.perform(task)
     with (log / "log").open("a") as file:
@@ -258,13 +302,16 @@ def cluster(log: Path) -> Iterator[Any]:
 
 
 def test_a_killed_dask_worker_loses_nothing(place: Path, tmp_path: Path, log: Path, cluster: Any) -> None:
-    """Every file is done once, none lost, none half-written."""
+    """Every file is done once, none lost; what is half-written is left to a later run, which can tell that nobody writes it any more."""
     (log / "die").write_text("once")
     tasks = tasks_of(place, tmp_path / "out")
     results = list(archive_workers.on_cluster(tasks, cluster.scheduler_address))
     assert Counter(result.source for result in results) == Counter(task.source for task in tasks)
     assert not any(result.error for result in results) and set(made(log).values()) == {1} and len(made(log)) == STREAMS
-    assert list(tree(tmp_path / "out")) == NAMES and all(png_text(tmp_path / "out" / name) for name in NAMES)
+    left = [name for name in tree(tmp_path / "out") if name not in NAMES]
+    assert len(left) == 1 and left[0].endswith(".tmp") and all(png_text(tmp_path / "out" / name) for name in NAMES)
+    os.utime(tmp_path / "out" / left[0], (1, 1))
+    assert ground(place, tmp_path / "out") == 0 and list(tree(tmp_path / "out")) == NAMES
 
 
 @pytest.mark.slow

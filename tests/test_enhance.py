@@ -94,6 +94,9 @@ def test_bad_jpegs_tell_the_mend() -> None:
                           (whole[:30], "not a JPEG|truncated"), (file.getvalue(), "CMYK colours.*convert it to RGB")):
         with pytest.raises(BadInput, match=message):
             read_jpeg(data)
+    assert read_jpeg(whole, 64 * 64).pixels.shape == (64, 64, 3)
+    with pytest.raises(BadInput, match=r"is 64x64, beyond the limit of 4095 pixels: raise the limit \(max_pixels, --max-pixels\)"):
+        read_jpeg(whole[:len(whole) // 2], 4095)        # before what is missing could be noticed
 
 
 # ---- matching
@@ -313,6 +316,8 @@ def test_enhance_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "Traceback" not in printed.err and sorted(path.name for path in Path("out").iterdir()) == ["a.png", "b.png"]
     assert remac("enhance", "a.jpg", "-o", "x.png", "--tile", "300", "--model", str(place)) == Exit.USAGE
     assert "multiple of 128" in capsys.readouterr().err
+    assert remac("enhance", "a.jpg", "-o", "x.png", "--max-pixels", "5439", "--model", str(place)) == Exit.FAILED
+    assert "a.jpg: is 136x40, beyond the limit of 5439 pixels" in capsys.readouterr().err and not Path("x.png").exists()
 
 
 def test_decoded_streams_are_enhanced(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -352,22 +357,6 @@ def test_streams_are_enhanced_behind_the_decoder_of_the_training(place: Path, tm
     where = ["--model", str(tmp_path / "model"), "--backend", "numpy"]
     assert remac("ground", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--enhance", *where) == 0
     assert (png_text(tmp_path / "out" / "a.png") or {})["remac-decoder"] == "moderate@1"
-
-
-def test_an_archive_of_streams_and_jpegs(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = tmp_path / "in"
-    source.mkdir()
-    with Encoder(load_model(place), "numpy") as encoder:
-        (source / "a.rmc").write_bytes(encoder.encode(Picture(terrain(64, 64, 1))))
-    (source / "b.jpg").write_bytes(jpeg(terrain(24, 32, 1)))
-    command = ["ground", str(source), "-o", str(tmp_path / "out"), "--model", str(place), "--backend", "numpy"]
-    assert remac(*command) == 0 and [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
-    assert remac(*command, "--enhance") == 0 and sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
-    capsys.readouterr()
-    assert remac(*command, "--enhance", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["there_already"] == 2
-    notes = [png_text(tmp_path / "out" / name) or {} for name in ("a.png", "b.png")]
-    assert [n.get("remac-enhancer") for n in notes] == ["marsqe@1", "marsqe@1"] and "remac-decoder" not in notes[1]
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import remac_runtime
 from export import ground_decoder
 from export.to_onnx_float import check_against_torch, largest_difference, run_onnx, run_torch
 from remac.weights import CODEC_FILE
-from remac_runtime import cli, ground, packets
+from remac_runtime import cli, ground, ground_tensorrt, packets
 from remac_runtime.backends.onnxruntime_backend import OPTIMISATION_LEVELS
 from remac_runtime.codec import Decoder, EncodeOptions, Encoder
 from remac_runtime.errors import BadInput, BadNetwork, CorruptStream, UnsupportedStream, WrongModel
@@ -171,6 +171,24 @@ def test_a_decoder_of_another_codec_is_refused(model: Model, stream: bytes, tmp_
         _ = decoder.decode(stream).picture
     removed = ground_decoder.remove_foreign(model.folder, model.network.hash.hex())
     assert [path.name for path in removed] == ["moderate@3.onnx", "moderate@4.onnx"] and len(ground_files(model.folder / "ground")) == 1
+
+
+def test_an_engine_of_another_codec_is_refused(model: Model, stream: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would give a picture, only a wrong one."""
+    class Engine(OnnxSession):
+        codec = ""
+
+        @classmethod
+        def beside(cls, onnx: Path) -> OnnxSession:
+            opened = cls(onnx)
+            opened.properties["codec_hash"] = cls.codec or opened.properties["codec_hash"]
+            return opened
+    monkeypatch.setattr(ground_tensorrt, "EngineSession", Engine)
+    with Decoder(model, "numpy", ground=GroundDecoder(model, engine="tensorrt")) as decoder:
+        assert decoder.decode(stream).picture.size == "128x64"
+    Engine.codec = "0" * 64
+    with Decoder(model, "numpy", ground=GroundDecoder(model, engine="tensorrt")) as decoder, pytest.raises(WrongModel, match="export it again"):
+        _ = decoder.decode(stream).picture
 
 
 def test_references_can_be_taken_away_and_exchanged(model: Model, stream: bytes) -> None:

@@ -220,10 +220,11 @@ def test_targets_that_cannot_be_built(exported: Path, tmp_path: Path, monkeypatc
 def test_what_an_orin_gets(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = to_tensorrt.build(work_of(exported), "orin", "fp16")
     assert sorted(path.name for path in folder.iterdir()) == ["build_engine.py", "check.npz", "request.json", "tiny@1.fp16.onnx", "trtexec.txt"]
-    line = (folder / "trtexec.txt").read_text().strip()
-    assert line in capsys.readouterr().out and line == (
+    printed, lines = capsys.readouterr().out, (folder / "trtexec.txt").read_text().splitlines()
+    assert all(f"\n  {line}\n" in printed for line in lines) and lines == [
         "/usr/src/tensorrt/bin/trtexec --onnx=tiny@1.fp16.onnx --saveEngine=tiny@1.sm87.fp16.engine --stronglyTyped "
-        "--minShapes=y_hat:2x2x16 --optShapes=y_hat:8x8x16 --maxShapes=y_hat:16x16x16")
+        "--minShapes=y_hat:2x2x16 --optShapes=y_hat:8x8x16 --maxShapes=y_hat:16x16x16",
+        "python3 build_engine.py --plan tiny@1.sm87.fp16.engine"]
     ast.parse((folder / "build_engine.py").read_text(), feature_version=(3, 8))
     check = np.load(folder / "check.npz")
     feed = {name[3:]: check[name] for name in check.files if name.startswith("in_")}

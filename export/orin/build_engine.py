@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Build the engine on the board and check it: run in the folder that `python export/ground_decoder.py --target orin` made.
 
-Needs JetPack's own python3 with tensorrt and numpy, and torch or cuda-python for the check. Writes the engine with its .json, to be copied into the
-ground folder of the model, beside NAME@VERSION.onnx; `remac decode --ground-engine tensorrt` then uses it. Python 3.8 or newer.
+Needs JetPack's own python3 with tensorrt and numpy, and NVIDIA's torch for the check. Writes the engine with its .json, to be copied into the ground
+folder of the model, beside NAME@VERSION.onnx; `remac decode --ground-engine tensorrt` then uses it. With --plan FILE nothing is built: the plan that
+trtexec wrote, or whose check was cut off, is checked and gets its .json. Python 3.8 or newer.
 """
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+UNCHECKED_SUFFIX = ".unchecked"     # of a built engine until its check is done: a build takes long
 
 
 def build(trt: Any, request: dict[str, Any]) -> bytes:
@@ -47,6 +50,8 @@ def run(trt: Any, plan: bytes, inputs: dict[str, Any]) -> Any:
     """The first output of the engine for inputs by name, on this GPU by way of torch."""
     import torch
     engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(plan)
+    if engine is None:
+        sys.exit(f"TensorRT {trt.__version__} does not load the engine on this GPU: build it here, without --plan")
     context = engine.create_execution_context()
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     held = {}
@@ -56,39 +61,63 @@ def run(trt: Any, plan: bytes, inputs: dict[str, Any]) -> Any:
             held[name] = held[name].int()
         context.set_input_shape(name, tuple(held[name].shape))
         context.set_tensor_address(name, held[name].data_ptr())
-    for name in (n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.OUTPUT):
+    outputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.OUTPUT]
+    for name in outputs:
         held[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=torch.float32, device="cuda")
         context.set_tensor_address(name, held[name].data_ptr())
-        result = held[name]
     stream = torch.cuda.Stream()
     context.execute_async_v3(stream.cuda_stream)
     stream.synchronize()
-    return result.cpu().numpy()
+    return held[outputs[0]].cpu().numpy()
+
+
+def check(trt: Any, plan: bytes, bound: float) -> None:
+    """End where the engine's first output is not what ONNX Runtime gave for the same inputs."""
+    import numpy as np
+    expected = np.load(str(HERE / "check.npz"))
+    found = run(trt, plan, {name[3:]: expected[name] for name in expected.files if name.startswith("in_")})
+    if found.shape != expected["out"].shape:
+        sys.exit("the engine gives {}, not {}: it was built from another network".format(list(found.shape), list(expected["out"].shape)))
+    difference = float(np.max(np.abs(found.astype(np.float64) - expected["out"])))
+    print(f"largest difference from ONNX Runtime: {difference:g}, bound {bound:g}")
+    if not difference <= bound:
+        sys.exit("the engine is wrong here: build with --precision fp32 and report it")
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="check this engine, built before, instead of building one")
+    options = parser.parse_args()
     request = json.loads((HERE / "request.json").read_text())
     try:
-        import numpy as np
+        import numpy  # noqa: F401
         import tensorrt as trt
     except ImportError as error:
         sys.exit(f"{error.name} is missing: run this with JetPack's own python3")
-    plan = build(trt, request)
-    check = np.load(str(HERE / "check.npz"))
     try:
-        found = run(trt, plan, {name[3:]: check[name] for name in check.files if name.startswith("in_")})
+        import torch  # noqa: F401
     except ImportError as error:
         sys.exit(f"{error.name} is missing, without which the engine cannot be checked: install NVIDIA's torch for JetPack")
-    difference = float(np.max(np.abs(found.astype(np.float64) - check["out"])))
-    print("largest difference from ONNX Runtime: {:g}, bound {:g}".format(difference, request["bound"]))
-    if not difference <= request["bound"]:
-        sys.exit("the engine is wrong here: build with --precision fp32 and report it")
-    (HERE / request["engine"]).write_bytes(plan)
+    engine = HERE / request["engine"]
+    unchecked = HERE / (request["engine"] + UNCHECKED_SUFFIX)
+    if options.plan is None:
+        plan = build(trt, request)
+        unchecked.write_bytes(plan)
+        print(f"built; should the check be cut off, go on with --plan {unchecked.name}")
+    else:
+        try:
+            plan = options.plan.read_bytes()
+        except OSError as error:
+            sys.exit(f"{options.plan}: cannot be read ({error.strerror}): name the engine that was built")
+    check(trt, plan, request["bound"])
+    engine.write_bytes(plan)
+    if unchecked.exists():
+        unchecked.unlink()
     sidecar = {"schema": 1, "engine": request["engine"], "engine_sha256": hashlib.sha256(plan).hexdigest(), "onnx": request["source"],
                "onnx_sha256": request["source_sha256"], "target": "sm87", "package": "tensorrt", "version": trt.__version__,
                "precision": request["precision"], "properties": request["properties"], "fp32_layers": []}
-    (HERE / (request["engine"] + ".json")).write_text(json.dumps(sidecar, indent=1) + "\n")
-    print("{}: {:,} bytes; copy it with its .json beside {}".format(request["engine"], len(plan), request["source"]))
+    (HERE / (engine.name + ".json")).write_text(json.dumps(sidecar, indent=1) + "\n")
+    print("{}: {:,} bytes; copy it with its .json beside {}".format(engine.name, len(plan), request["source"]))
 
 
 if __name__ == "__main__":

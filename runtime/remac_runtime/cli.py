@@ -136,6 +136,7 @@ def _enhance_arguments(parser: argparse.ArgumentParser) -> None:
                         help="PNG to write, or a folder for a PNG of each picture")
     parser.add_argument("--tile", type=_tile, default=1664, metavar="N",
                         help="pixels a side that the network sees at a time (default 1664): less memory, the same picture within a grey level")
+    _limit(parser)
     parser.add_argument("--enhancer", metavar="NAME@VERSION", help="enhancement network of the model folder (default: the newest)")
     parser.add_argument("--map", action="store_true", help="also write OUT.map.png: the terrain classes and the references that were matched")
     _common(parser, backend=False)

@@ -117,14 +117,18 @@ class GroundDecoder:
         return self._file
 
     def _open(self) -> Session:
-        if self.engine == "tensorrt":
-            from remac_runtime.ground_tensorrt import EngineSession
-            return EngineSession.beside(self.file.path)
-        session = OnnxSession(self.file.path, self.threads)
+        """The session of either engine, which must have been made for the codec of the model. Raises BadNetwork, WrongModel."""
+        session = self._session_of_engine()
         made_for, codec = session.properties.get("codec_hash", "an unknown one"), self.model.network.hash.hex()
         if made_for != codec:
             raise WrongModel(f"{self.file.path}: made for codec {made_for}, the network is {codec}: export it again with export/ground_decoder.py")
         return session
+
+    def _session_of_engine(self) -> Session:
+        if self.engine == "tensorrt":
+            from remac_runtime.ground_tensorrt import EngineSession
+            return EngineSession.beside(self.file.path)
+        return OnnxSession(self.file.path, self.threads)
 
     def decode(self, y_hat: NDArray[np.int32], quality: int, texture: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Latents int32[h,w,M] at a quality, with the planes uint8[4,8,8,M] of a texture reference -> uint8[16h,16w,3]."""

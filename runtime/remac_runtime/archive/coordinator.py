@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from remac_runtime.archive.task import DECODER, ENHANCER, STREAM_SUFFIXES, Result, Settings, Task, sha256
+from remac_runtime.archive.task import STREAM_SUFFIXES, Result, Settings, Task, digests, remove_forgotten
 from remac_runtime.archive.workers import in_process, in_processes, on_cluster
-from remac_runtime.commands import counted
+from remac_runtime.commands import counted, warn
 from remac_runtime.enhance.enhancer import PICTURE_SUFFIXES, Enhancer
 from remac_runtime.errors import BadInput
 from remac_runtime.exits import Exit, UsageError
@@ -37,6 +38,9 @@ def run(options: argparse.Namespace) -> int:
                 bar.say(f"remac: error: [{len(results)}/{len(tasks)}] {result.source}: {result.error}")
             elif not bar.shown and not options.json:
                 print(f"[{len(results)}/{len(tasks)}] {_line(result)}", flush=True)
+            for line in _warnings(result):
+                bar.say(f"remac: warning: [{len(results)}/{len(tasks)}] {result.source}: {line}")
+    remove_forgotten({Path(task.output).parent for task in tasks})
     report(results, options.json)
     if any(result.error for result in results):
         return Exit.FAILED
@@ -55,35 +59,74 @@ def settings_of(options: argparse.Namespace) -> Settings:
     folder = model_folder(options.model).resolve()
     enhancer = Enhancer(load_model(folder)) if options.enhance else None
     decoder = find_ground(folder / GROUND_FOLDER, options.decoder or (enhancer.behind if enhancer else None))
-    files = {DECODER: decoder, **({ENHANCER: enhancer.file} if enhancer else {})}
-    hashes = {key: sha256(file.path.read_bytes()) for key, file in files.items()}
+    hashes = digests(options.ground_engine, decoder, enhancer)
     return Settings(str(folder), decoder.label, enhancer.file.label if enhancer else None, hashes,
                     options.ground_engine, options.backend, options.threads, options.max_pixels)
 
 
 def collect(inputs: Sequence[str], folder: Path, enhance: bool) -> list[tuple[Path, Path]]:
-    """(source, output) of every file, absolute; those of an input folder keep their place below it. Raises UsageError, BadInput."""
+    """(source, output) of every file, absolute, streams first; those of an input folder keep their place below it. Raises UsageError, BadInput."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"-o {folder} is a file: name a folder")
     suffixes = (*STREAM_SUFFIXES, *(PICTURE_SUFFIXES if enhance else ()))
-    pairs: dict[Path, Path] = {}        # output: source
+    found: list[tuple[Path, Path]] = []         # source, place below the output folder
     for name in map(Path, inputs):
-        found = [(name, Path(name.name))]
         if name.is_dir():
-            found = [(path, path.relative_to(name)) for path in sorted(name.rglob("*")) if path.suffix.lower() in suffixes and path.is_file()]
-            if not found:
+            below = [(path, path.relative_to(name)) for path in sorted(_files(name, suffixes))]
+            found += below
+            if not below:
                 raise UsageError(f"{name}: holds no {', '.join(suffixes)} files: name another folder" + ("" if enhance else ", or use --enhance"))
         elif name.suffix.lower() not in suffixes:
             if not name.exists():
                 raise BadInput(f"{name}: no such file or folder: check the path")
             more = "" if enhance or name.suffix.lower() not in PICTURE_SUFFIXES else ": add --enhance for pictures"
             raise UsageError(f"{name} is none of {', '.join(suffixes)}{more}")
-        for source, place in found:
-            output = (folder / place.with_suffix(OUTPUT_SUFFIX)).absolute()
-            if pairs.get(output, source.absolute()) != source.absolute():
-                raise UsageError(f"{pairs[output]} and {source} would both be written to {output}: use two output folders")
-            pairs[output] = source.absolute()
+        else:
+            found.append((name, Path(name.name)))
+    return _placed(sorted(found, key=lambda one: suffixes.index(one[1].suffix.lower())), folder.absolute())
+
+
+def _files(folder: Path, suffixes: Sequence[str], above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """The files of these suffixes below a folder, through links to folders too, but not through those that lead back to a folder `above`."""
+    try:
+        status = folder.stat()
+        here = status.st_dev, status.st_ino
+        entries = [] if here in above else list(os.scandir(folder))
+    except OSError as error:
+        warn(_left_out(folder, error))
+        return
+    for entry in entries:
+        path = Path(entry.path)
+        try:
+            if entry.is_dir():
+                yield from _files(path, suffixes, above | {here})
+            elif path.suffix.lower() in suffixes and entry.is_file():
+                yield path
+        except OSError as error:        # a link whose end cannot be seen
+            warn(_left_out(path, error))
+
+
+def _left_out(path: Path, error: OSError) -> str:
+    return f"{path}: is left out, as it cannot be read ({(error.strerror or str(error)).lower()})"
+
+
+def _placed(found: Iterable[tuple[Path, Path]], folder: Path) -> list[tuple[Path, Path]]:
+    """The pairs of `collect`: NAME.png, or NAME.jpg.png of a picture beside a stream of its name, which came first. Raises UsageError."""
+    pairs: dict[Path, Path] = {}        # output: source
+    for relative, place in found:
+        source, output = relative.absolute(), folder / place.with_suffix(OUTPUT_SUFFIX)
+        if output in pairs and pairs[output].name != source.name:
+            output = folder / (str(place) + OUTPUT_SUFFIX)
+        if pairs.setdefault(output, source) != source:
+            raise UsageError(f"{pairs[output]} and {source} would both be written to {output}: "
+                             "rename one of them, or give them to two runs with an output folder each")
     return [(source, output) for output, source in pairs.items()]
+
+
+def _warnings(result: Result) -> list[str]:
+    """What `remac decode` and `remac enhance` warn of, beside lost bands, which are in the report's table."""
+    skipped = [f"{counted(result.skipped_bytes, 'byte')} of no intact packet skipped"] if result.skipped_bytes else []
+    return [*result.warnings, *skipped]
 
 
 def _line(result: Result) -> str:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,20 +19,21 @@ from remac_runtime.enhance.enhancer import PICTURE_SUFFIXES, Enhancer
 from remac_runtime.errors import BadInput, RemacError
 from remac_runtime.exits import DEBUG_VARIABLE, describe
 from remac_runtime.files import temporary_prefix
-from remac_runtime.ground import GroundDecoder
+from remac_runtime.ground import GroundDecoder, GroundFile
 from remac_runtime.images import Picture, save_picture
 from remac_runtime.model import load_model
 from remac_runtime.png import png_text
 
 STREAM_SUFFIXES = (".rmc",)
 DECODER, ENHANCER = "decoder", "enhancer"       # keys of the networks' hashes
-SOURCE, LOST = "remac-source", "remac-lost-bands"
+SOURCE, LOST, SKIPPED, WARNINGS = "remac-source", "remac-lost-bands", "remac-skipped-bytes", "remac-warnings"
+UNFINISHED_S = 600      # a file that is being written is touched within seconds: what is half-written and older was left by a process that is gone
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How all files of a run are done. Networks are NAME@VERSION; `enhancer` is None where files are not enhanced; `hashes` are the SHA-256 of
-    their files by DECODER or ENHANCER. Streams of more than `max_pixels` are refused."""
+    """How all files of a run are done. Networks are NAME@VERSION; `enhancer` is None where files are not enhanced; `hashes` are what
+    `digests` gives. Streams and pictures of more than `max_pixels` are refused."""
 
     model: str
     decoder: str
@@ -55,7 +56,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a task. `skipped`: its picture was there; `lost_bands` were concealed; with an `error` no picture was written."""
+    """What became of a task. `skipped`: its picture was there; `lost_bands` were concealed; with an `error` no picture was written.
+
+    `skipped_bytes` of a stream belonged to no intact packet; `warnings` are the enhancer's.
+    """
 
     source: str
     output: str
@@ -63,6 +67,8 @@ class Result:
     lost_bands: tuple[int, ...] = ()
     error: str | None = None
     seconds: float = 0.0
+    skipped_bytes: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 class Station:
@@ -73,24 +79,27 @@ class Station:
         self.model = load_model(settings.model)
         ground = GroundDecoder(self.model, settings.threads, settings.decoder, settings.engine)
         self.decoder = Decoder(self.model, settings.backend, settings.threads, ground)
-        self.enhancer = settings.enhancer and Enhancer(self.model, settings.enhancer, threads=settings.threads, engine=settings.engine,
-                                                       backend=settings.backend)
+        self.enhancer = Enhancer(self.model, settings.enhancer, threads=settings.threads, engine=settings.engine,
+                                 backend=settings.backend) if settings.enhancer else None
+        here = digests(settings.engine, ground.file, self.enhancer)
         for key, file in ((DECODER, ground.file), *([(ENHANCER, self.enhancer.file)] if self.enhancer else [])):
-            if sha256(file.path.read_bytes()) != settings.hashes[key]:
-                raise BadInput(f"{file.path}: is another {file.label} than where the run was started: copy the model folder to all machines")
+            if here[key] != settings.hashes[key]:
+                beside = ", or has other files to work with" if key == ENHANCER else ""
+                raise BadInput(f"{file.path}: is another {file.label} than where the run was started{beside}: "
+                               "copy the model folder to all machines")
 
     def picture(self, source: Path, data: bytes) -> tuple[Picture, dict[str, str]]:
         """The picture of a file and the notes to write into it. Raises RemacError."""
         if is_picture(source):
             assert self.enhancer, "pictures are collected only to be enhanced"
-            enhanced = self.enhancer.enhance_jpeg(data)
-            return enhanced.picture, enhanced.notes
+            enhanced = self.enhancer.enhance_jpeg(data, self.settings.max_pixels)
+            return enhanced.picture, {**enhanced.notes, **_findings((), 0, enhanced.warnings)}
         decoded = self.decoder.decode(data, False, self.settings.max_pixels)
-        lost = {LOST: " ".join(map(str, decoded.report.lost_bands))} if decoded.report.lost_bands else {}
+        lost, skipped = decoded.report.lost_bands, decoded.report.skipped_bytes
         if not self.enhancer:
-            return decoded.picture, {**decoded.notes, **lost}
+            return decoded.picture, {**decoded.notes, **_findings(lost, skipped, ())}
         enhanced = self.enhancer.enhance_decoded(decoded)
-        return enhanced.picture, {**decoded.notes, **enhanced.notes, **lost}
+        return enhanced.picture, {**decoded.notes, **enhanced.notes, **_findings(lost, skipped, enhanced.warnings)}
 
 
 def is_picture(source: Path) -> bool:
@@ -114,8 +123,14 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def digests(engine: str, decoder: GroundFile, enhancer: Enhancer | None) -> dict[str, str]:
+    """SHA-256, by DECODER or ENHANCER, over the name of the engine and every file that pictures depend on. Raises BadNetwork."""
+    files = {DECODER: (decoder.path,), **({ENHANCER: enhancer.files} if enhancer else {})}
+    return {key: sha256(" ".join([engine, *(sha256(path.read_bytes()) for path in paths)]).encode()) for key, paths in files.items()}
+
+
 def made_from(data: bytes, source: Path, settings: Settings) -> str:
-    """Names the content of a source and all that its picture depends on beside: the text that a picture which is done carries."""
+    """Names the content of a source, and by `digests` all that its picture depends on beside: the text that a picture which is done carries."""
     stages = [] if is_picture(source) else [(DECODER, settings.decoder)]
     if settings.enhancer:
         stages.append((ENHANCER, settings.enhancer))
@@ -134,15 +149,28 @@ def perform(task: Task) -> Result:
         return Result(task.source, task.output, error=message.removeprefix(f"{task.source}: "), seconds=time.perf_counter() - start)
 
 
-def _remove_unfinished(output: Path) -> None:
-    for left in output.parent.glob(f"{temporary_prefix(output)}*.tmp"):
-        left.unlink(missing_ok=True)
+def remove_unfinished(output: Path, processes: Collection[int]) -> None:
+    """Remove what these processes of this machine, which write no more, have left half-written of a picture. Others may be writing it now."""
+    for process in processes:
+        for left in output.parent.glob(f"{temporary_prefix(output)}{process}-*.tmp"):
+            left.unlink(missing_ok=True)
+
+
+def remove_forgotten(folders: Collection[Path]) -> None:
+    """Remove what processes that were killed, on whatever machine, have left half-written in these folders: all that is older than UNFINISHED_S."""
+    for folder in folders:
+        for left in folder.glob(".remac-*.tmp"):
+            try:
+                if time.time() - left.stat().st_mtime > UNFINISHED_S:
+                    left.unlink()
+            except OSError:         # gone meanwhile, or another's
+                continue
 
 
 def abandon() -> None:
-    """Remove what is half-written of the picture that a worker process, which does one at a time, is writing."""
+    """Remove what is half-written of the picture that this worker process, which does one at a time, is writing."""
     for output in _written[-1:]:
-        _remove_unfinished(output)
+        remove_unfinished(output, [os.getpid()])
 
 
 def _perform(task: Task, start: float) -> Result:
@@ -154,17 +182,27 @@ def _perform(task: Task, start: float) -> Result:
     wanted = made_from(data, source, task.settings)
     there = png_text(output)
     if there is not None and there.get(SOURCE) == wanted:
-        return Result(task.source, task.output, True, _lost(there), seconds=time.perf_counter() - start)
+        return _result(task, there, True, start)
     picture, notes = station(task.settings).picture(source, data)
     output.parent.mkdir(parents=True, exist_ok=True)
     _written.append(output)
-    _remove_unfinished(output)      # of a worker that was killed while it wrote
     save_picture(picture, output, {**notes, SOURCE: wanted})
-    return Result(task.source, task.output, lost_bands=_lost(notes), seconds=time.perf_counter() - start)
+    return _result(task, notes, False, start)
 
 
-def _lost(notes: Mapping[str, str]) -> tuple[int, ...]:
+def _findings(lost: Collection[int], skipped_bytes: int, warnings: Collection[str]) -> dict[str, str]:
+    """What is reported of a picture, as notes in it, so that a run that finds it there already reports it too."""
+    found = {LOST: " ".join(map(str, lost)), SKIPPED: str(skipped_bytes or ""), WARNINGS: "\n".join(warnings)}
+    return {key: value for key, value in found.items() if value}
+
+
+def _result(task: Task, notes: Mapping[str, str], skipped: bool, start: float) -> Result:
+    return Result(task.source, task.output, skipped, _numbers(notes, LOST), seconds=time.perf_counter() - start,
+                  skipped_bytes=sum(_numbers(notes, SKIPPED)), warnings=tuple(notes.get(WARNINGS, "").splitlines()))
+
+
+def _numbers(notes: Mapping[str, str], key: str) -> tuple[int, ...]:
     try:
-        return tuple(int(band) for band in notes.get(LOST, "").split())
+        return tuple(int(number) for number in notes.get(key, "").split())
     except ValueError:
-        raise RemacError(f"the picture's {LOST} is {notes[LOST]!r}: remove the picture and run again") from None
+        raise RemacError(f"the picture's {key} is {notes[key]!r}: remove the picture and run again") from None

@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, NoReturn
 
-from remac_runtime.archive.task import Result, Task, abandon, perform
+from remac_runtime.archive.task import Result, Task, abandon, perform, remove_unfinished
 from remac_runtime.errors import RemacError
 
 PATIENCE_S = 30         # for a scheduler to answer and to have a worker
@@ -43,12 +44,14 @@ def _pooled(waiting: deque[Task], workers: int) -> Generator[Result, None, list[
     before = set(multiprocessing.active_children())
     running: dict[Future[Result], Task] = {}
     broken: list[Task] = []
+    processes: set[int] = set()
     with ProcessPoolExecutor(workers, context, _start_worker) as pool:
         try:
             while (waiting or running) and not broken:
                 while waiting and len(running) < workers:
                     running[pool.submit(perform, waiting[0])] = waiting[0]
                     waiting.popleft()
+                    processes |= {child.pid for child in set(multiprocessing.active_children()) - before if child.pid}
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     task = running.pop(future)
                     try:
@@ -63,7 +66,10 @@ def _pooled(waiting: deque[Task], workers: int) -> Generator[Result, None, list[
             for child in set(multiprocessing.active_children()) - before:
                 child.terminate()
             raise
-    return [*broken, *running.values()]
+    suspects = [*broken, *running.values()]
+    for task in suspects:       # no process of the pool is left
+        remove_unfinished(Path(task.output), processes)
+    return suspects
 
 
 def _start_worker() -> None:

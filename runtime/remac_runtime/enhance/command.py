@@ -25,20 +25,20 @@ def run(options: argparse.Namespace) -> int:
     jobs = plan(options.images, options.output, ".png")
     enhancer = Enhancer(load_model(options.model), options.enhancer, threads=options.threads, tile=options.tile)
     enhancer.watch = watcher("tile")
-    return run_jobs(jobs, lambda job: _enhance_one(job, enhancer, options.map), options, "enhanced")
+    return run_jobs(jobs, lambda job: _enhance_one(job, enhancer, options), options, "enhanced")
 
 
-def _enhance_one(job: Job, enhancer: Enhancer, wants_map: bool) -> Outcome:
+def _enhance_one(job: Job, enhancer: Enhancer, options: argparse.Namespace) -> Outcome:
     data = read_stream(job.source)
     start = time.perf_counter()
-    enhanced = enhancer.enhance_jpeg(data)
+    enhanced = enhancer.enhance_jpeg(data, options.max_pixels)
     seconds = time.perf_counter() - start
     save_picture(enhanced.picture, job.output, enhanced.notes)
     for line in enhanced.warnings:
         warn(f"{job.place}{job.source}: {line}")
     facts: dict[str, Any] = {"enhancer": enhanced.notes["remac-enhancer"], "grey": enhanced.picture.grey, "warnings": list(enhanced.warnings),
                              "seconds": round(seconds, 4)}
-    if wants_map:
+    if options.map:
         path = job.output.with_name(job.output.stem + MAP_SUFFIX)
         save_picture(Picture(map_picture(enhanced, enhancer.dictionary.patches)), path, enhanced.notes)
         facts["map"] = str(path)

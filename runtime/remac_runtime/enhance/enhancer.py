@@ -22,9 +22,10 @@ from remac_runtime.enhance.input import Compressed, nearest_quality, of_decoded,
 from remac_runtime.enhance.matching import CELL, CLASS_PIXELS, Dictionary, cut_dictionary, join_dictionary, match
 from remac_runtime.enhance.tiles import TILE, tile_count, tiled
 from remac_runtime.errors import BadNetwork
+from remac_runtime.format import SIDE_MAX
 from remac_runtime.ground import GroundDecoder, GroundFile, OnnxSession, Session, find_ground
 from remac_runtime.images import Picture, from_pixels, to_pixels
-from remac_runtime.model import ENHANCE_FOLDER, Model
+from remac_runtime.model import BANK_FILE, ENHANCE_FOLDER, NETWORK_FILE, Model
 
 JPEG, REMAC = "jpeg", "remac"           # kinds of compression
 TRAINED = "trained."                    # metadata TRAINED + kind: the least and the greatest quality, with a space between
@@ -79,11 +80,19 @@ class Enhancer:
         """The ground decoder NAME@VERSION whose pictures of streams the network is for, None where it names none. Raises BadNetwork."""
         return self._properties().get(TRAINED_BEHIND)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that an enhanced picture depends on, beside what decoded it. Raises BadNetwork where one is missing."""
+        folder = self.model.folder
+        codec = (folder / NETWORK_FILE, *([folder / BANK_FILE] if self.model.bank else []))     # which shows the references
+        networks = (self.file.path, self._references_path, self.folder / SEGMENTER_FILE)
+        return (*map(_there, (*networks, self.folder / DICTIONARY_FILE)), self._shows_dictionary().file.path, *codec)
+
     # ---- what goes in
 
-    def enhance_jpeg(self, data: bytes) -> Enhanced:
-        """A JPEG file. Raises BadInput."""
-        source = read_jpeg(data)
+    def enhance_jpeg(self, data: bytes, max_pixels: int = SIDE_MAX ** 2) -> Enhanced:
+        """A JPEG file of at most `max_pixels`. Raises BadInput."""
+        source = read_jpeg(data, max_pixels)
         pixels, classes, index = self._enhance(source, lambda: self._as_jpeg(source))
         return Enhanced(source.finished(pixels), self._notes, pixels, classes, index,
                         self._warnings(JPEG, nearest_quality(source.tables[0]), "quantised like JPEG quality"))
@@ -118,13 +127,17 @@ class Enhancer:
     def dictionary(self) -> Dictionary:
         """The raw references, decoded on first use."""
         if self._dictionary is None:
-            path = self.folder / DICTIONARY_FILE
-            if not path.exists():
-                raise BadNetwork(f"{path}: missing: build it with `{MAKER}`")
-            ground = GroundDecoder(self.model, self.threads, self._properties().get("dictionary_decoder"))
-            with Decoder(self.model, self.backend, self.threads, ground) as decoder:
+            path = _there(self.folder / DICTIONARY_FILE)
+            with Decoder(self.model, self.backend, self.threads, self._shows_dictionary()) as decoder:
                 self._dictionary = cut_dictionary(to_pixels(decoder.decode(path.read_bytes(), strict=True).picture))
         return self._dictionary
+
+    def _shows_dictionary(self) -> GroundDecoder:
+        return GroundDecoder(self.model, self.threads, self._properties().get("dictionary_decoder"))
+
+    @property
+    def _references_path(self) -> Path:
+        return self.file.path.with_name(f"{self.file.label}.references.onnx")
 
     def _as_jpeg(self, source: Compressed) -> NDArray[np.uint8]:
         """The references as a JPEG with the tables of the source shows them, each alone: its blocks lie on the grid of the cell."""
@@ -149,7 +162,7 @@ class Enhancer:
         key = source.tables.tobytes()
         if self._last is None or self._last[0] != key:
             compressed = compress()
-            session = self._session(self.file.path.with_name(f"{self.file.label}.references.onnx"))
+            session = self._session(self._references_path)
             features: dict[str, NDArray[np.float32]] = {}
             for letter, patches in (("c", compressed), ("r", self.dictionary.patches)):
                 inputs = {"patches": np.ascontiguousarray(patches.transpose(0, 3, 1, 2), np.float32), "tables": source.tables[None]}
@@ -200,8 +213,7 @@ class Enhancer:
 
     def _session(self, path: Path) -> Session:
         if path not in self._sessions:
-            if not path.exists():
-                raise BadNetwork(f"{path}: missing: build it with `{MAKER}`")
+            _there(path)
             if self.engine == "tensorrt":
                 from remac_runtime.ground_tensorrt import EngineSession
                 self._sessions[path] = EngineSession.beside(path)
@@ -211,6 +223,13 @@ class Enhancer:
 
     def _properties(self) -> dict[str, str]:
         return self._session(self.file.path).properties
+
+
+def _there(path: Path) -> Path:
+    """The path. Raises BadNetwork where there is no file."""
+    if not path.exists():
+        raise BadNetwork(f"{path}: missing: build it with `{MAKER}`")
+    return path
 
 
 def planes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

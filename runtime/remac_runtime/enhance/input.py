@@ -60,8 +60,11 @@ def upright(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
     return turned[::-1 if rows else 1, ::-1 if columns else 1]
 
 
-def read_jpeg(data: bytes) -> Compressed:
-    """A JPEG file as Pillow decodes it, in the orientation in which it is coded, so that its blocks start in the upper left corner. BadInput."""
+def read_jpeg(data: bytes, max_pixels: int = SIDE_MAX ** 2) -> Compressed:
+    """A JPEG file as Pillow decodes it, in the orientation in which it is coded, so that its blocks start in the upper left corner. BadInput.
+
+    One whose header claims more than `max_pixels` is refused before anything is decoded: a few bytes can ask for gigabytes.
+    """
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
@@ -72,6 +75,9 @@ def read_jpeg(data: bytes) -> Compressed:
         with PILLOW_UNLIMITED, Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             if max(image.size) > SIDE_MAX:
                 raise BadInput(f"is {image.width}x{image.height} pixels, remac works on up to {SIDE_MAX} a side: cut it into tiles")
+            if image.width * image.height > max_pixels:
+                raise BadInput(f"is {image.width}x{image.height}, beyond the limit of {max_pixels} pixels: "
+                               "raise the limit (max_pixels, --max-pixels) if you trust the picture")
             image.load()
             return _compressed(image)
     except UnidentifiedImageError:
