@@ -213,6 +213,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seed", type=int, default=SEED)
     result.add_argument("--case", type=int, help="run this one case and write nothing")
     result.add_argument("--no-flight", action="store_true", help="leave the C99 flight encoder out")
+    result.add_argument("--force", action="store_true", help="begin with the first case whatever an earlier run did")
     result.add_argument("--out", type=Path, default=RESULTS / "differential.json")
     return result
 
@@ -230,7 +231,8 @@ def main(arguments: list[str] | None = None) -> int:
                 found, compared = judged(case, picture_of(options.seed, case), model, engines)
                 print(f"{case}: {found or f'no difference in {compared} comparisons'}")
                 return 1 if found else 0
-            state = resumed(options.out, fresh(model, options.seed, engines))
+            start = fresh(model, options.seed, engines)
+            state = start if options.force else resumed(options.out, start)
             save = lambda: write_json(options.out, state)  # noqa: E731
             run_cases(state, model, engines, options.count, save)
             if options.fuzz:

@@ -2,8 +2,9 @@
 
 For every setting of JPEG, HEVC and REMAC: the codec alone, AR-CNN, DnCNN, MarsQE-lite and MarsQE (Table III of the paper). At one setting, on the
 test crops, what the references bring, with the trained network as it is: none, of a wrong class, of one class only (`benchmarks.enhance_modules`
-trains anew for the paper's Table V). What was measured with other weights is measured anew, and streams where the codec or their decoder is another;
-the references, which the codec has coded at its highest quality, do not count.
+trains anew for the paper's Table V). What was measured with other weights is measured anew, as are pictures that are others now, and streams where
+the codec or their decoder is another; the references, which the codec has coded at its highest quality, do not count. A file of another precision, or
+of other versions of the JPEG and HEVC coders, is refused: baselines whose runs are gone could not be measured anew.
 """
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ from benchmarks.datasets import EVALUATION_SETS, EvalImage, evaluation_images, p
 from benchmarks.enhance_metrics import NAMES, measures
 from benchmarks.enhance_models import Mars, Planes, baseline, cost_of
 from benchmarks.enhance_settings import coded, identity, made_by
-from benchmarks.store import RESULTS, write_json
+from benchmarks.measure import check_versions
+from benchmarks.peers import library_versions
+from benchmarks.store import RESULTS, ResultsError, write_json
 from remac.coded import HEVC, JPEG, REMAC, SETTINGS, flat_tables
 from remac.marsqe import INDEX_FILE, MarsQE
 from remac.matching import jpeg
@@ -65,27 +68,53 @@ class Setting:
 
 
 SCHEMA = 3
+CODERS = ("pillow", "libjpeg-turbo", "pillow-heif", "libheif", "x265")      # libraries that code the pictures as JPEG and HEVC, and decode them
 ABLATED, ABLATED_SET = Setting(JPEG, 30), "test"
 ALL_SETTINGS = tuple(Setting(kind, number) for kind in (JPEG, HEVC, REMAC) for number in SETTINGS[kind])
 ELSEWHERE = (Setting(JPEG, 20), Setting(JPEG, 50), Setting(HEVC, 32), Setting(REMAC, 20))      # what the other sets are measured in
 
 
-def kept(out: Path, weights: Mapping[str, str], precision: str) -> dict[str, Any]:
-    """Earlier results, without those of other weights or another precision. Those of baselines whose runs are gone stay: the paper's others are
-    compared with them, and training them takes hours."""
-    content: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
-    if content.get("precision") != precision or content.get("schema") != SCHEMA:
-        return {"schema": SCHEMA, "precision": precision, "weights": dict(weights), "images": {}}
-    gone = {name: identity for name, identity in content["weights"].items() if name in BASELINE_NAMES and name not in weights}
+def kept(out: Path, weights: Mapping[str, str], precision: str, versions: Mapping[str, str], force: bool = False) -> dict[str, Any]:
+    """Earlier results, without those of other weights; with `force` only those of baselines whose runs are gone. These stay in any case: the paper's
+    others are compared with them, and training them takes hours. Raises ResultsError for a file of another precision, schema or version."""
+    content: dict[str, Any] = {"schema": SCHEMA, "precision": precision, "weights": {}, "versions": {}, "images": {}}
+    if out.exists():
+        content = {"versions": {}} | json.loads(out.read_text())
+    found, wanted = (f"in {one.get('precision')} (schema {one.get('schema')})" for one in (content, {"precision": precision, "schema": SCHEMA}))
+    if found != wanted:
+        raise ResultsError(f"{out} was measured {found}, here is {precision} (schema {SCHEMA}): move it away or name another --out")
+    check_versions(out, content["versions"], versions)
+    content["versions"] |= versions
+    gone = gone_baselines(content, weights)
     weights = gone | dict(weights)
     stale = {name for name in content["weights"] | weights if content["weights"].get(name) != weights.get(name)}
     for image in content["images"].values():
         for setting, methods in image["settings"].items():
             kind = setting.split()[0]
-            for name in [n for n in methods if kind in stale or runs_of(kind, n.split("/")[0].removesuffix("-lite")) in stale]:
-                del methods[name]
+            for name in list(methods):
+                run = runs_of(kind, name.split("/")[0].removesuffix("-lite"))
+                if kind in stale or run in stale or (force and run not in gone):
+                    del methods[name]
     content["weights"] = weights
     return content
+
+
+def gone_baselines(content: Mapping[str, Any], weights: Mapping[str, str]) -> dict[str, str]:
+    """The weights of baselines that were measured, but whose runs are not among the weights at hand."""
+    return {name: identity for name, identity in content["weights"].items() if name in BASELINE_NAMES and name not in weights}
+
+
+def forget_changed(content: dict[str, Any], images: tuple[EvalImage, ...], runs: Mapping[str, str], out: Path) -> None:
+    """Take the pictures that are others now out of earlier results. Raises ResultsError where they hold what could not be measured anew."""
+    gone = gone_baselines(content, runs)
+    for image in images:
+        entry = content["images"].get(image.key)
+        if entry is None or entry["pixels"] == pixel_hash(image.load()):
+            continue
+        if gone:
+            raise ResultsError(f"{out} holds another picture named {image.key}, and results of {', '.join(gone)}, whose runs are gone: "
+                               f"move it away or name another --out")
+        del content["images"][image.key]
 
 
 def runs_of(kind: str, method: str) -> str:
@@ -147,6 +176,8 @@ def summary(content: Mapping[str, Any], set_name: str) -> dict[str, dict[str, di
     for setting in ALL_SETTINGS:
         rows = [settings[setting.key] for settings in images if setting.key in settings]
         names = sorted(set.intersection(*(set(row) for row in rows))) if rows else []
+        if setting.kind not in names:       # the gains are over the codec
+            continue
         means = {name: {m: float(np.mean([row[name][m] for row in rows])) for m in NAMES} for name in names}
         for name, values in means.items():
             gains = [row[name]["psnr"] - row[setting.kind]["psnr"] for row in rows]
@@ -206,9 +237,7 @@ def measure_all(jobs: list[Job], options: argparse.Namespace, content: dict[str,
         futures = {pool.submit(measure_in_worker, job, *models): job for job in jobs}
         for future in tqdm(as_completed(futures), total=len(futures), unit="picture"):
             job, (pixels, methods) = futures[future], future.result()
-            entry = content["images"].get(job.image.key)
-            if entry is None or entry["pixels"] != pixels:       # another picture of this name
-                entry = content["images"][job.image.key] = {"pixels": pixels, "settings": {}}
+            entry = content["images"].setdefault(job.image.key, {"pixels": pixels, "settings": {}})
             entry["settings"].setdefault(job.setting.key, {}).update(methods)
             content["summary"] = {set_name: summary(content, set_name) for set_name in EVALUATION_SETS}
             write_json(options.out, content)
@@ -224,13 +253,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kinds", nargs="+", choices=sorted(SETTINGS), default=sorted(SETTINGS), help="measure only what is missing of these")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="worker processes, one thread each")
     parser.add_argument("--float32", action="store_true", help="convolutions in single precision instead of bfloat16")
+    parser.add_argument("--force", action="store_true", help="measure again what is there, but for baselines whose runs are gone")
     parser.add_argument("--out", type=Path, default=RESULTS / "enhance.json")
     options = parser.parse_args(arguments)
     images = evaluation_images(options.data)
     runs = found_runs(options.runs)
     streams = made_by()
     weights = {"marsqe": weights_of_marsqe(options.weights), REMAC: " ".join(streams.values()), **runs}
-    content = kept(options.out, weights, "float32" if options.float32 else "bfloat16")
+    versions = {name: text for name, text in library_versions().items() if name in CODERS}
+    content = kept(options.out, weights, "float32" if options.float32 else "bfloat16", versions, options.force)
+    forget_changed(content, images, runs, options.out)
+    absent = [name for name in BASELINE_NAMES if name not in runs]
+    if absent:
+        print(f"enhance: no run of {', '.join(absent)} in {options.runs}: they are not measured, earlier results of theirs stay", file=sys.stderr)
     content["codec_hash"] = streams["codec"]
     content["cost"] = cost_of(MarsQE())
     earlier = {name: told for name, told in content.get("training", {}).items() if name in content["weights"]}

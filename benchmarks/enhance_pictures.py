@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.enhance_pictures", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=ROOT / "weights" / "marsqe")
+    parser.add_argument("--picture", type=Path, default=ROOT / PICTURE, help=f"file of the picture ({PICTURE})")
     parser.add_argument("--out", type=Path, default=RESULTS / "enhance_pictures.json")
     options = parser.parse_args(arguments)
     mars = open_models(options.weights, options.weights, half=False).mars
@@ -49,7 +50,7 @@ def main(arguments: list[str]) -> int:
             y, x = row * (height + GAP), column * (width + GAP)
             page[y:y + height, x:x + width] = picture[top:top + height, left:left + width]
         rows.append({"setting": setting.key, "codec_psnr": round(psnr_db(raw, compressed), 2), "psnr": round(psnr_db(raw, enhanced), 2)})
-    with replacing(ROOT / PICTURE) as place:
+    with replacing(options.picture) as place:
         Image.fromarray(page).save(place, "WEBP", quality=WEBP_QUALITY, method=6)
     write_json(options.out, {"schema": 1, "codec_hash": made_by()["codec"], "weights": weights_of_marsqe(options.weights),
                              "sample": SAMPLE.as_posix(), "window": list(WINDOW), "rows": rows})

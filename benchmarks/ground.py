@@ -25,17 +25,18 @@ from tqdm import tqdm
 
 from benchmarks import engines, ground_cost, ground_field
 from benchmarks.datasets import EVALUATION_SETS, EvalImage, evaluation_images, pixel_hash
+from benchmarks.measure import as_rgb, components
 from benchmarks.metrics import RDPoint, bd_psnr, bd_rate, psnr_db
 from benchmarks.rd_remac import QUALITIES
 from benchmarks.store import PSNR_DIGITS, RESULTS, write_json
 from benchmarks.summary import mean
 from remac_runtime import mosaics
-from remac_runtime.bench.environment import environment, state
+from remac_runtime.bench.environment import environment
 from remac_runtime.codec import Decoded, Decoder, EncodeOptions, Encoder
 from remac_runtime.errors import RemacError
 from remac_runtime.exits import reported
 from remac_runtime.ground import GroundDecoder, GroundFile, OnnxSession, Session, ground_files
-from remac_runtime.images import Picture
+from remac_runtime.images import Picture, from_pixels
 from remac_runtime.mars import data_folder
 from remac_runtime.model import GROUND_FOLDER, Model, load_model
 
@@ -48,6 +49,7 @@ NARROW_TENSORS = ("rise.weight", "rise.bias")       # what the 1/32 branch adds,
 FIELD_QUALITY = 36
 SEED = 1
 SCHEMA = 2
+PLANES = 3              # that every picture was coded with where the results do not say it
 EXAMPLES = """examples:
   python -m benchmarks.ground
   python -m benchmarks.ground --sets test --rounds 1 --pictures 2 --out /tmp/ground.json"""
@@ -97,10 +99,11 @@ class Subject:
         return ground
 
     def psnr(self, pixels: Planes, decoded: Decoded, variant: str, texture: Planes | None) -> float:
-        """PSNR in dB over RGB of a stream's latents with these texture planes."""
+        """PSNR in dB over RGB of the picture that a user gets of a stream's latents with these texture planes."""
         ground = {NARROW: lambda: self.narrow, INT8: lambda: self.int8}.get(variant, lambda: self.whole)()
-        shown = ground.decode(decoded.y_hat, decoded.header.quality, texture)[:pixels.shape[0], :pixels.shape[1]]
-        return round(psnr_db(pixels, mosaics.interpolated(shown, decoded.header.mosaic)), PSNR_DIGITS)
+        header = decoded.header
+        shown = mosaics.interpolated(ground.decode(decoded.y_hat, header.quality, texture)[:header.height, :header.width], header.mosaic)
+        return round(psnr_db(pixels, as_rgb(from_pixels(shown, header.depth, header.grey).samples)), PSNR_DIGITS)
 
 
 def without_low(path: Path, folder: Path) -> Path:
@@ -127,19 +130,25 @@ def wrong_entry(key: str, named: int, count: int) -> int:
     return (named + 1 + int(np.random.default_rng([SEED, zlib.crc32(key.encode())]).integers(count - 1))) % count
 
 
+def coded_planes(pixels: Planes) -> int:
+    """How many planes of uint8[H,W,3] are coded: one where they are equal."""
+    samples = components(pixels)
+    return 1 if samples.ndim == 2 else samples.shape[2]
+
+
 def measure_image(image: EvalImage, entry: dict[str, Any], subjects: list[Subject], encoder: Encoder, decoder: Decoder) -> None:
-    """Fill {"pixels", "shape", "bytes": {quality: bytes}, "psnr": {decoder: {quality: {variant: dB}}}} of a picture; what is there is kept."""
+    """Fill {"pixels", "shape", "planes", "bytes": {quality: bytes}, "psnr": {decoder: {quality: {variant: dB}}}} of a picture, empty or of this very
+    picture; what is there is kept."""
     todo = [subject for subject in subjects if len(entry.get("psnr", {}).get(subject.file.label, {})) < len(QUALITIES)]
     if not todo:
         return
     pixels, bank = image.load(), decoder.model.bank
     assert bank is not None, "a model without references has nothing to take away"
-    if entry.get("pixels") != pixel_hash(pixels):
-        entry.update({"pixels": pixel_hash(pixels), "shape": list(pixels.shape[:2]), "bytes": {}, "psnr": {}})
-        todo = subjects
+    told = {"pixels": pixel_hash(pixels), "shape": list(pixels.shape[:2]), "planes": coded_planes(pixels), "bytes": {}, "psnr": {}}
+    entry.update({key: value for key, value in told.items() if key not in entry})
     found: dict[str, dict[str, dict[str, float]]] = {subject.file.label: {} for subject in todo}
     for quality in QUALITIES:
-        data = encoder.encode(Picture(pixels), EncodeOptions(quality))
+        data = encoder.encode(Picture(components(pixels)), EncodeOptions(quality))
         entry["bytes"][str(quality)] = len(data)
         decoded = decoder.decode(data)
         wrong = decoder.texture(wrong_entry(image.key, decoded.header.texture, len(bank)))
@@ -193,17 +202,37 @@ def _of_decoder(entries: list[dict[str, Any]], label: str, own: str) -> dict[str
 
 # ---- the command
 
+def nothing() -> dict[str, Any]:
+    """What a first run starts from."""
+    return {"costs": {}, "fields": {}, "images": {}}
+
+
 def earlier(path: Path, codec: str, decoders: Mapping[str, str]) -> dict[str, Any]:
     """What a results file holds of this codec, without what other decoders of the same names made; `decoders` {label: SHA-256}."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if content.get("codec_hash") != codec or content.get("schema") != SCHEMA:
-        return {"costs": {}, "fields": {}, "images": {}}
+        return nothing()
+    ground_cost.adopt(content["costs"], content.get("environment", {}))
     stale = {label for label in {*content["decoders"], *decoders} if content["decoders"].get(label) != decoders.get(label)}
     for label in stale:
         content["fields"].pop(label, None)
         for entry in content["images"].values():
             entry["psnr"].pop(label, None)
     return content
+
+
+def forget_changed(content: dict[str, Any], images: tuple[EvalImage, ...]) -> None:
+    """Take out of earlier results the pictures that are others now, with the fields measured on them, and those that were coded otherwise."""
+    for image in images:
+        entry = content["images"].get(image.key)
+        if not entry:
+            continue
+        pixels = image.load()
+        if entry["pixels"] != pixel_hash(pixels):
+            content["fields"] = {label: field for label, field in content["fields"].items() if image.key not in field["measured"]["pictures"]}
+        elif entry.get("planes", PLANES) == coded_planes(pixels):
+            continue
+        del content["images"][image.key]
 
 
 def measure_fields(model: Model, subjects: list[Subject], images: tuple[EvalImage, ...], weights: Path, fields: dict[str, Any], save: Save) -> None:
@@ -216,7 +245,7 @@ def measure_fields(model: Model, subjects: list[Subject], images: tuple[EvalImag
         for image in images:
             pixels = image.load()
             if image.set_name == ABLATED_SET and min(pixels.shape[:2]) >= ground_field.LEAST_SIDE:
-                decoded = decoder.decode(encoder.encode(Picture(pixels), EncodeOptions(FIELD_QUALITY)))
+                decoded = decoder.decode(encoder.encode(Picture(components(pixels)), EncodeOptions(FIELD_QUALITY)))
                 assert decoded.texture is not None, "the bank of a built model has textures"
                 pictures[image.key] = ground_field.Sample(pixels, decoded.y_hat, decoded.texture)
     for subject in missing if pictures else ():
@@ -233,9 +262,10 @@ def measure(options: argparse.Namespace, model: Model, scratch: Path) -> dict[st
     images = tuple(image for name in options.sets for image in [i for i in images if i.set_name == name][:options.pictures])
     subjects = [Subject(file, model, options.weights, scratch) for file in ground_files(model.folder / GROUND_FOLDER)]
     decoders = {subject.file.label: hashlib.sha256(subject.file.path.read_bytes()).hexdigest() for subject in subjects}
-    before = earlier(options.out, model.network.hash.hex(), decoders)
+    before = nothing() if options.force else earlier(options.out, model.network.hash.hex(), decoders)
+    forget_changed(before, images)
     result: dict[str, Any] = {"schema": SCHEMA, "codec_hash": model.network.hash.hex(), "picture": PICTURE.name, "threads": 1,
-                              "environment": {**environment(), **state()}, "decoders": decoders, "costs": before["costs"],
+                              "environment": environment(), "decoders": decoders, "costs": before["costs"],
                               "fields": before["fields"], "images": before["images"], "summary": summarise(before["images"], list(decoders))}
 
     def save() -> None:
@@ -266,6 +296,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sets", nargs="+", choices=EVALUATION_SETS, default=list(EVALUATION_SETS))
     parser.add_argument("--rounds", type=int, default=3, help="of the timings (3)")
     parser.add_argument("--pictures", type=int, help="only so many of each set, for a quick look")
+    parser.add_argument("--force", action="store_true", help="measure again what is there")
     parser.add_argument("--out", type=Path, default=RESULTS / "ground.json")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:

@@ -118,12 +118,19 @@ def costs(sources: Sources) -> str:
     rounds = max((len(run["samples"]) for cost in result["costs"].values() for run in cost["engines"].values()), default=0)
     return "\n".join([table(("1600x1152", "engine", "median", "peak of the process", "added by the picture"), rows, left=2), "",
                       f"{result['threads']} thread, {environment['processor']['model']}, {versions}; {rounds} rounds, each run in a new process, "
-                      "after a warm-up. TensorRT was not timed: that needs an NVIDIA GPU.", *_load(environment)])
+                      "after a warm-up. TensorRT was not timed: that needs an NVIDIA GPU.", *_warnings(result)])
 
 
-def _load(environment: Mapping[str, Any]) -> Iterator[str]:
-    load = environment.get("load")
-    if load is not None and load > 1:
+def _warnings(result: Mapping[str, Any]) -> Iterator[str]:
+    """What the runs were warned of. Files of before knew only the load, once for all runs."""
+    samples = [sample for cost in result["costs"].values() for run in cost["engines"].values() for sample in run["samples"]]
+    warned = [sample for sample in samples if sample.get("warnings")]
+    details = {warning["warning"]: warning["detail"] for sample in warned for warning in sample["warnings"]}      # the last of each stands for all
+    load = result["environment"].get("load")
+    if details:
+        texts = "; ".join(f"{word} ({detail})" for word, detail in details.items())
+        yield from ("", f"*Warning of {len(warned)} of {len(samples)} runs: {texts}.*")
+    elif load is not None and load > 1:
         yield from ("", f"*Warning of this run: other load (load average {load:.2f} before the run).*")
 
 

@@ -1,7 +1,8 @@
 """What the ground segment costs on one thread of a processor: seconds and peak memory of each network and engine, each run in a process of its own.
 
 Three stages: bytes to latents (integers, by backend), latents to pixels (each decoder, in ONNX Runtime and PyTorch), a JPEG file to enhanced pixels
-(each enhancer, likewise). Runs go round after round through all of them.
+(each enhancer, likewise). Runs go round after round through all of them. Samples of another file, processor or library do not count, and those of a
+run that was not valid (RULES.md) are taken again as soon as the machine is idle.
 """
 from __future__ import annotations
 
@@ -20,6 +21,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from remac_runtime import native
+from remac_runtime.bench import environment as bench_environment
+from remac_runtime.bench import stats as bench_stats
 from remac_runtime.errors import RemacError
 from remac_runtime.ground import GroundDecoder, ground_files
 from remac_runtime.model import ENHANCE_FOLDER, GROUND_FOLDER, NETWORK_FILE, Model, load_model
@@ -30,6 +34,12 @@ ENGINES = ("onnxruntime", "torch")
 JPEG_QUALITY, QUALITY = 30, 32
 SMALL = 128                # side in pixels of the picture of the warm-up
 FRAME, SMALL_FRAME = "frame", "small"
+LIBRARIES = ("numpy", "onnxruntime", "torch", "remac-runtime")      # whose versions the timings depend on
+STATE = ("clock_mhz", "celsius", "load", "throttle_count")          # of `environment.state`
+SPOILS = tuple(caution.word for caution in bench_stats.SPOILS)
+HASH_DIGITS = 16
+
+Sample = dict[str, Any]         # "seconds", "loaded_bytes", "peak_bytes", the state of the machine "before" and "after", and "warnings"
 
 Call = Callable[[], Any]
 
@@ -63,7 +73,6 @@ class Job:
 
 def subjects(model: Model) -> list[Subject]:
     """Everything that a model folder holds for the ground."""
-    from remac_runtime import native
     backends = tuple(name for name in BACKENDS if name != "c99" or native.library is not None)
     found = [Subject(LATENTS, model.network.profile, model.folder / NETWORK_FILE, backends)]
     found += [Subject(DECODER, file.label, file.path, ENGINES) for file in ground_files(model.folder / GROUND_FOLDER)]
@@ -186,31 +195,86 @@ def write_inputs(model: Model, picture: Path, folder: Path) -> None:
             Image.fromarray(part).save(folder / f"{name}.jpg", "JPEG", quality=JPEG_QUALITY)
 
 
-def summary(samples: list[dict[str, float]]) -> dict[str, Any]:
-    """Median of the seconds, the largest memory, and all samples."""
-    return {"median_s": round(statistics.median(run["seconds"] for run in samples), 4), "peak_bytes": int(max(run["peak_bytes"] for run in samples)),
+def extension() -> str | None:
+    """Which C extension codes and decodes here, by its file: its version number stays when its code changes. None where there is none."""
+    path = getattr(native.library, "__file__", None)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:HASH_DIGITS] if path else None
+
+
+def machine(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What the timings of any file depend on, of an environment as `bench.environment` tells it."""
+    return {"processor": environment["processor"]["model"],
+            "versions": {name: text for name, text in environment["versions"].items() if name in LIBRARIES}}
+
+
+def machine_here(stage: str) -> dict[str, Any]:
+    """The same of this machine; the integers of the first stage are also computed by the C extension."""
+    here = machine({"processor": bench_environment.processor(), "versions": bench_environment.versions()})
+    return {**here, "extension": extension()} if stage == LATENTS else here
+
+
+def judged(sample: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any], emulated: str | None) -> Sample:
+    """A sample with the state of the machine and what it gives away. `before` is of the machine without us."""
+    warnings = [found.to_json() for found in bench_stats.of_machine(before, after, None, emulated)]
+    return {**sample, "before": dict(before), "after": dict(after), "warnings": warnings}
+
+
+def spoilt(sample: Mapping[str, Any]) -> bool:
+    """Whether the run was not valid."""
+    return any(warning["warning"] in SPOILS for warning in sample["warnings"])
+
+
+def adopt(costs: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+    """Let each subject of a results file, and its samples, say where they were measured. Files of before said it once for all of them."""
+    told = {key: environment[key] for key in STATE if key in environment}
+    for cost in costs.values():
+        if "machine" in cost or not environment:
+            continue
+        cost["machine"] = machine(environment)
+        for run in cost["engines"].values():
+            run.update(summary([judged(sample, told, told, environment.get("emulated")) for sample in run["samples"]]))
+
+
+def summary(samples: list[Sample]) -> dict[str, Any]:
+    """Median of the seconds, the largest memory, whether all runs were valid, and all samples."""
+    return {"valid": not any(map(spoilt, samples)), "median_s": round(statistics.median(run["seconds"] for run in samples), 4),
+            "peak_bytes": int(max(run["peak_bytes"] for run in samples)),
             "added_bytes": int(max(run["peak_bytes"] - run["loaded_bytes"] for run in samples)), "samples": samples}
 
 
 def costs(model: Model, picture: Path, weights: Path, marsqe: Path, rounds: int, kept: Mapping[str, Any],
           save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """{subject: {"sha256", "bytes", "engines": {engine: summary}}}. Samples of the same files in `kept` count; `save` is called after each run."""
+    """{subject: {"sha256", "bytes", "machine", "engines": {engine: summary}}}; `save` is called after each run.
+
+    Samples in `kept` count where they are of the same file and machine; those of runs that were not valid count while this one would not be either.
+    """
     found: dict[str, Any] = {}
     todo: list[tuple[int, Subject, str]] = []
+    before, emulated = bench_environment.state(), bench_environment.emulation()
+    idle = not spoilt(judged({}, before, before, emulated))
     for subject in subjects(model):
         content = subject.path.read_bytes()
-        fresh = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "engines": {}}
+        identity = {"sha256": hashlib.sha256(content).hexdigest(), "machine": machine_here(subject.stage)}
         old = kept.get(subject.key, {})
-        found[subject.key] = old if old.get("sha256") == fresh["sha256"] else fresh
+        same = all(old.get(key) == value for key, value in identity.items())
+        found[subject.key] = old if same else {**identity, "bytes": len(content), "engines": {}}
         for engine in subject.engines:
+            if idle and any(map(spoilt, found[subject.key]["engines"].get(engine, {}).get("samples", ()))):
+                del found[subject.key]["engines"][engine]
             have = len(found[subject.key]["engines"].get(engine, {}).get("samples", ()))
             todo += [(number, subject, engine) for number in range(have, rounds)]
     with tempfile.TemporaryDirectory() as scratch:
         if todo:
             write_inputs(model, picture, Path(scratch))
+        said: set[str] = set()
         for _, subject, engine in tqdm(sorted(todo, key=lambda run: run[0]), unit="run"):
             engines = found[subject.key]["engines"]
-            sample = run_child(Job(subject.stage, subject.label, engine, str(model.folder), scratch, str(weights), str(marsqe)))
+            run = run_child(Job(subject.stage, subject.label, engine, str(model.folder), scratch, str(weights), str(marsqe)))
+            sample = judged(run, before, bench_environment.state(), emulated)
+            for warning in sample["warnings"]:
+                if warning["warning"] not in said:
+                    said.add(warning["warning"])
+                    tqdm.write(f"ground: warning: {warning['warning']} ({warning['detail']}): {warning['remedy']}", file=sys.stderr)
             engines[engine] = summary([*engines.get(engine, {}).get("samples", ()), sample])
             save(found)
     return found

@@ -1,7 +1,7 @@
 """Runs codecs over pictures and keeps the results file up to date: the part that rd_peers and rd_remac share."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,16 +51,23 @@ def measure_point(codec: Peer, picture: Picture, quality: float) -> RDPoint:
     return RDPoint(quality, len(coded), psnr_db(picture, decoded))
 
 
-def open_results(path: Path, codecs: Sequence[Peer], versions: dict[str, str]) -> Results:
-    """The results so far, without those that this run would measure otherwise.
+def check_versions(path: Path, measured: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Raises ResultsError where a results file was measured with other versions: they belong to the whole file, so it is refused rather than mixed.
+    A version that the file does not name is not known to be another one."""
+    for name, version in here.items():
+        if measured.get(name, version) != version:
+            raise ResultsError(f"{path} was measured with {name} {measured[name]}, here is {version}: move it away or name another --out to measure "
+                               f"everything anew")
 
-    Versions belong to the whole file, so a file of other versions is refused rather than mixed.
-    """
+
+def open_results(path: Path, codecs: Sequence[Peer], versions: dict[str, str], force: bool = False) -> Results:
+    """The results so far, without those that this run would measure otherwise. `force`: without any of these codecs."""
     results = load(path) if path.exists() else Results()
-    for name, version in versions.items():
-        if results.versions.get(name, version) != version:
-            raise ResultsError(f"{path} was measured with {name} {results.versions[name]}, here is {version}: "
-                             f"move it away to measure everything anew")
+    if force:
+        for codec in codecs:
+            results.drop_codec(codec.name)
+        results = results if results.codecs else Results()      # versions and pictures of a file that holds no other codec bind nobody
+    check_versions(path, results.versions, versions)
     results.versions.update(versions)
     for codec in codecs:
         if results.codecs.get(codec.name, codec.settings) != codec.settings:
@@ -78,9 +85,10 @@ def _curve(codec: Peer, picture: Picture, there: Curve, progress: tqdm[Any]) -> 
     return tuple(points)
 
 
-def run(codecs: Sequence[Peer], images: Sequence[EvalImage], path: Path, versions: dict[str, str]) -> Results:
-    """Measure every codec on every picture; points that are there are kept and the file is rewritten after each curve that gained some."""
-    results = open_results(path, codecs, versions)
+def run(codecs: Sequence[Peer], images: Sequence[EvalImage], path: Path, versions: dict[str, str], force: bool = False) -> Results:
+    """Measure every codec on every picture; points that are there are kept, unless `force`, and the file is rewritten after each curve that gained
+    some."""
+    results = open_results(path, codecs, versions, force)
     total = len(images) * sum(len(codec.qualities) for codec in codecs)
     with tqdm(total=total, unit="point", smoothing=0.05) as progress:
         for image in images:

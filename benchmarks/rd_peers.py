@@ -23,6 +23,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", metavar="FOLDER", help="the pictures; by default $REMAC_DATA or ../shared/data/mars")
     parser.add_argument("--sets", nargs="+", choices=sorted(FOLDERS), default=list(EVALUATION_SETS))
     parser.add_argument("--codecs", nargs="+", choices=names, default=names)
+    parser.add_argument("--force", action="store_true", help="measure again what is there")
     parser.add_argument("--out", type=Path, default=RESULTS / "rd_peers.json")
     return parser.parse_args(arguments)
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     peers = [peer for peer in all_peers() if peer.name in options.codecs]
     images = evaluation_images(options.data, tuple(options.sets))
-    run(peers, images, options.out, library_versions())
+    run(peers, images, options.out, library_versions(), options.force)
     return 0
 
 

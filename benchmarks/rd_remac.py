@@ -1,13 +1,14 @@
 """Measures remac through its public interface: `python -m benchmarks.rd_remac`.
 
-Streams are coded and decoded from their bytes alone, so all overhead counts. What was measured is named by the codec hash that
-the streams carry (FORMAT 2.1) and, as the ground decoder is not normative and the stream does not name it, by the PSNR it
-reaches on a seeded synthetic picture; a change of either makes a run start anew. Ground decoding may take long; a run that was
-cut off goes on where it stopped.
+Streams are coded and decoded from their bytes alone, so all overhead counts. What was measured is named by the codec hash that the streams carry
+(FORMAT 2.1), by what is coded of two seeded synthetic pictures, of which one was interpolated from a Bayer mosaic, since the codec hash is of the
+network alone, and by the PSNR that the ground decoder reaches on them, as it is not normative and the stream does not name it; a change of any makes
+a run start anew. Ground decoding may take long; a run that was cut off goes on where it stopped.
 """
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from benchmarks.datasets import EVALUATION_SETS, FOLDERS, evaluation_images
 from benchmarks.measure import Peer, Picture, as_rgb, run
 from benchmarks.metrics import psnr_db
 from benchmarks.store import RESULTS
+from remac_runtime import mosaics
 from remac_runtime.exits import reported
 from remac_runtime.format import BAND_ROWS
 from remac_runtime.packets import scan
@@ -35,6 +37,8 @@ VARIANTS: dict[str, dict[str, Any]] = {      # keywords of remac_runtime.encode
 VARIANT_KEYWORDS = {key for keywords in VARIANTS.values() for key in keywords}      # others, as the threads, change no result
 PROBE_SIDE = 256
 PROBE_QUALITY = 36
+PROBE_PATTERN = 1            # of the second probe's mosaic
+HASH_DIGITS = 16
 
 
 def encode(picture: Picture, quality: float, keywords: dict[str, Any]) -> bytes:
@@ -63,13 +67,16 @@ def probe_picture() -> Picture:
 
 
 def describe(encode_keywords: dict[str, Any], decode_keywords: dict[str, Any]) -> str:
-    """The settings string of the results: options, codec hash, what the ground decoder makes of the probe."""
-    picture = probe_picture()
-    coded = encode(picture, PROBE_QUALITY, encode_keywords)
-    reached_db = psnr_db(picture, decode(coded, decode_keywords))
+    """The settings string of the results: options, codec hash, the streams of the probes by hash and what the ground decoder makes of them."""
+    plain = probe_picture()
+    probes = {"the probe": plain, "its mosaic": mosaics.interpolated(plain, PROBE_PATTERN)}
+    streams = {name: encode(picture, PROBE_QUALITY, encode_keywords) for name, picture in probes.items()}
+    hashes = ", ".join(f"{hashlib.sha256(stream).hexdigest()[:HASH_DIGITS]} of {name}" for name, stream in streams.items())
+    reached = ", ".join(f"{psnr_db(picture, decode(streams[name], decode_keywords)):.3f} dB on {name}" for name, picture in probes.items())
     encode_keywords = {"band_rows": BAND_ROWS} | encode_keywords       # a changed default is a changed codec
     options = ", ".join(f"{key}={value}" for key, value in sorted(encode_keywords.items()) if key in VARIANT_KEYWORDS)
-    return f"remac {options}; codec hash {scan(coded).header.codec_hash.hex()}; ground decoder {reached_db:.3f} dB on the probe"
+    codec_hash = scan(streams["the probe"]).header.codec_hash.hex()
+    return f"remac {options}; codec hash {codec_hash}; streams {hashes}; ground decoder {reached}"
 
 
 def codec(name: str, encode_keywords: dict[str, Any], decode_keywords: dict[str, Any]) -> Peer:
@@ -98,6 +105,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--decoder", metavar="NAME@VERSION", help="ground decoder; by default the newest one, as in `remac decode`")
     parser.add_argument("--backend", help="of both sides: onnxruntime, numpy or torch")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--force", action="store_true", help="measure again what is there of this name")
     parser.add_argument("--out", type=Path, default=RESULTS / "rd_remac.json")
     return parser.parse_args(arguments)
 
@@ -113,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     default = None if options.variant == DEFAULT_VARIANT else first_decoder(options.model)
     decoding = common | {"decoder": options.decoder or default}
     subject = codec(name, common | VARIANTS[options.variant], decoding)
-    run([subject], images, options.out, {"numpy": version("numpy"), "remac-runtime": remac_runtime.__version__})
+    run([subject], images, options.out, {"numpy": version("numpy"), "remac-runtime": remac_runtime.__version__}, options.force)
     return 0
 
 

@@ -88,8 +88,9 @@ def test_a_program_as_an_engine(small: Model, engines: list[differential.Engine]
 
 @pytest.mark.skipif(COMPILER is None, reason="no C compiler")
 def test_a_run_that_was_cut_off_goes_on(small: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def run(out: Path, count: int, bands: int) -> dict[str, Any]:
-        assert differential.main(["--model", str(small.folder), "--count", str(count), "--fuzz", str(bands), "--no-flight", "--out", str(out)]) == 0
+    def run(out: Path, count: int, bands: int, *more: str) -> dict[str, Any]:
+        arguments = ["--model", str(small.folder), "--count", str(count), "--fuzz", str(bands), "--no-flight", "--out", str(out), *more]
+        assert differential.main(arguments) == 0
         result: dict[str, Any] = json.loads(out.read_text())
         return result
 
@@ -100,6 +101,7 @@ def test_a_run_that_was_cut_off_goes_on(small: Model, tmp_path: Path, capsys: py
     assert "0 differences" in capsys.readouterr().out
     other = json.loads((tmp_path / "whole.json").read_text())
     assert differential.resumed(tmp_path / "whole.json", {**other, "seed": 2, "cases": 0})["cases"] == 0
+    assert run(tmp_path / "whole.json", 2, 0)["cases"] == 9 and run(tmp_path / "whole.json", 2, 0, "--force")["cases"] == 2
 
 
 @pytest.mark.parametrize(("script", "what"), [

@@ -17,6 +17,7 @@ from benchmarks.metrics import RDPoint
 from benchmarks.peers import all_peers
 from benchmarks.store import ImageResults, Results, ResultsError, load, merge, save
 from benchmarks.summary import summarise
+from remac_runtime import mosaics
 from remac_runtime.mars import DataMissing
 from remac_runtime.packets import BandPayload, StreamHeader, pack_stream, scan
 
@@ -91,6 +92,40 @@ def test_results_of_other_libraries_or_pictures_are_not_mixed(pictures: tuple[Ev
     Image.new("RGB", (16, 12)).save(pictures[0].path)
     with pytest.raises(ResultsError, match="another picture"):
         run([codec.peer()], pictures, path, VERSIONS)
+
+
+def test_what_is_there_is_measured_again_when_asked_for(pictures: tuple[EvalImage, ...], tmp_path: Path) -> None:
+    """A file of this codec alone counts for nothing then, not even its versions; another codec in it keeps both."""
+    codec, other, path = ToyCodec(), ToyCodec(), tmp_path / "results.json"
+    run([codec.peer()], pictures, path, VERSIONS)
+    run([codec.peer()], pictures, path, {"toy": "2"}, force=True)
+    assert codec.calls == 12 and load(path).versions == {"toy": "2"}
+    run([replace(other.peer(), name="other")], pictures, path, {"toy": "2"})
+    run([codec.peer()], pictures, path, {"toy": "2"}, force=True)
+    assert codec.calls == 18 and other.calls == 6 and set(load(path).codecs) == {"toy", "other"}
+    with pytest.raises(ResultsError, match="toy 2, here is 3: move it away or name another --out"):
+        run([codec.peer()], pictures, path, {"toy": "3"}, force=True)
+
+
+def test_a_change_that_the_codec_hash_does_not_name_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other bytes of a plain picture or of a mosaic alone, and another ground decoder on either: each makes other settings."""
+    plain = rd_remac.probe_picture()
+    assert mosaics.found(plain) == 0 and mosaics.found(mosaics.interpolated(plain, rd_remac.PROBE_PATTERN)) == rd_remac.PROBE_PATTERN
+
+    def described(other_bytes: bool | None = None, other_pixels: bool | None = None) -> str:
+        """With the change on the plain picture (False) or on the mosaic (True)."""
+        def encode(samples: Picture, quality: int, **keywords: object) -> bytes:
+            mosaic = bool(mosaics.found(samples))
+            content = bytes([quality, mosaic, mosaic is other_bytes])
+            return pack_stream(StreamHeader(samples.shape[1], samples.shape[0], bytes(range(8))), [BandPayload(content, quality, 0)])
+
+        def decode(coded: bytes, **keywords: object) -> Picture:
+            return np.full((256, 256), 128 + (bool(scan(coded).bands[0].payload[1]) is other_pixels), np.uint8)
+        monkeypatch.setattr("remac_runtime.encode", encode)
+        monkeypatch.setattr("remac_runtime.decode", decode)
+        return rd_remac.describe({}, {})
+    texts = [described(), described(other_bytes=False), described(other_bytes=True), described(other_pixels=False), described(other_pixels=True)]
+    assert len(set(texts)) == 5 and described() == texts[0] and all("codec hash 0001020304050607;" in text for text in texts)
 
 
 def test_missing_pictures_are_one_line_that_names_the_variable(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,145 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path: Path, small_model: Path, m
     assert not run.PARTS["boards"].done(current)
     run.PARTS["boards"].run(current)
     assert made == [("numpy", 1), ("numpy", 2), ("numpy", 2)] and run.PARTS["boards"].done(current)
+
+
+class Children:
+    """The programs that the parts start, which write what they are told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lines: list[list[str]] = []
+        self.found: list[str] = []            # in the results files that they were given
+        self.fails = False
+        monkeypatch.setattr(run.subprocess, "run", self._run)
+        monkeypatch.setattr(run, "CALM_TRIES", 0)
+
+    def _run(self, line: list[str], **keywords: Any) -> subprocess.CompletedProcess[str]:
+        self.lines.append(line[1:])
+        if "--out" in line and line[line.index("--out") + 1].endswith(".json"):
+            out = Path(line[line.index("--out") + 1])
+            assert not out.is_relative_to(ROOT / "benchmarks"), "a test must not touch the results of this checkout"
+            self.found.append(out.read_text() if out.exists() else "")
+            out.write_text("new")
+        if self.fails:
+            raise subprocess.CalledProcessError(1, line)
+        return subprocess.CompletedProcess(line, 0, "{}", "")
+
+    def option(self, name: str) -> str | None:
+        """What the last program was given for an option."""
+        line = self.lines[-1]
+        return line[line.index(name) + 1] if name in line else None
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> Children:
+    return Children(monkeypatch)
+
+
+def test_every_benchmark_with_results_in_the_documents_has_a_part() -> None:
+    """But for the records of training and the comparison of processors, which is a program of its own (make verify-all)."""
+    assert {"differential", "enhance", "enhance-modules", "enhance-pictures"} <= set(run.PARTS)
+    assert {"verify", "training", "training-s", *run.PARTS} >= set(SOURCES) - {"boards", "float-gap", "rd-s"}
+
+
+def test_where_results_go_and_how_often_is_timed(tmp_path: Path, small_model: Path, children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the checkout is replaced when results go elsewhere."""
+    current = replace(settings(tmp_path, small_model), rounds=4)
+    for name, part in run.PARTS.items():
+        if name in ("speed", "boards"):
+            continue
+        part.run(current)
+        line, into_checkout = children.lines[-1], name in ("encoder", "encoder-s")
+        given = [text for text in line if text.startswith(str(tmp_path))]
+        assert given or into_checkout, name
+        assert ("--rounds" in line) == (name in ("stages", "ground")) and ("--runs" in line) == into_checkout
+    run.PARTS["stages"].run(current)
+    assert children.option("--rounds") == "4" and children.option("--out") == str(tmp_path / "stages.json")
+    run.PARTS["example"].run(current)
+    assert children.option("--pictures") == str(tmp_path / "pictures")
+    run.PARTS["board-figures"].run(current)
+    assert children.option("--out") == str(tmp_path / "figures.json") and children.option("--results") == str(tmp_path)
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    run.PARTS["example"].run(current)
+    assert children.option("--pictures") is None
+
+
+@pytest.mark.parametrize("name", ["rd-remac", "rd-noref", "rd-peers", "ground", "enhance", "differential"])
+def test_what_goes_on_by_itself_is_measured_again_when_asked_for(tmp_path: Path, small_model: Path, children: Children, name: str,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a copy: what was measured before stays until the new results are complete."""
+    monkeypatch.setattr(run, "CACHE", tmp_path / "cache")
+    current = settings(tmp_path, small_model)
+    run.PARTS[name].run(current)
+    target = Path(children.option("--out") or "")
+    assert target.parent == tmp_path and "--force" not in children.lines[-1]
+    target.write_text("old")
+    children.fails, forced = True, replace(current, force=True)
+    with pytest.raises(subprocess.CalledProcessError):
+        run.PARTS[name].run(forced)
+    assert target.read_text() == "old" and "--force" in children.lines[-1]
+    children.fails = False
+    run.PARTS[name].run(forced)
+    assert children.found[1:] == ["old", "old"] and target.read_text() == "new"
+
+
+def test_programs_that_are_told_so_take_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every option that the parts give their programs is one of theirs."""
+    from benchmarks import differential, enhance, enhance_pictures, ground, rd_peers, rd_remac
+    for module in (differential, enhance, ground, rd_peers, rd_remac):
+        with pytest.raises(SystemExit):
+            module.main(["--help"])
+        assert "--force" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        enhance_pictures.main(["--help"])
+    assert "--picture" in capsys.readouterr().out
+
+
+def test_the_encoder_is_built_where_the_model_is_named(tmp_path: Path, small_model: Path, children: Children,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not into build/rover-m, and never over another network than the one it is built from."""
+    monkeypatch.delenv(run.MODEL_VARIABLE, raising=False)
+    encoder, named = run.PARTS["encoder"], settings(tmp_path, tmp_path / "named")
+    encoder.run(replace(named, model=None))
+    assert children.option("--out") == "build/rover-m"
+    encoder.run(named)
+    assert children.option("--out") == str(tmp_path / "named")
+    assert not encoder.done(named) and encoder.lacks(named) is None
+    (tmp_path / "named").mkdir()
+    shutil.copy(run.WEIGHTS / "network.rmn", tmp_path / "named")
+    assert encoder.lacks(named) is None
+    assert "holds another network" in str(encoder.lacks(settings(tmp_path, small_model)))
+
+
+def test_a_part_that_lacks_something_is_left_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the reason; where it was asked for by name, that is an error."""
+    made: list[str] = []
+    lacking = run.Part("", "", lambda current: False, lambda current: made.append("enhance-modules"), lambda current: "no run runs/modules/fused")
+    monkeypatch.setattr(run, "PARTS", {"enhance-modules": lacking, "rd": run.Part("", "", lambda current: False, lambda current: made.append("rd"))})
+    assert run.main([]) == 0 and made == ["rd"]
+    assert "enhance-modules: left out: no run runs/modules/fused\n" in capsys.readouterr().out
+    assert run.main(["enhance-modules"]) == 1 and made == ["rd"]
+    assert capsys.readouterr().err == "remac: enhance-modules cannot be measured: no run runs/modules/fused\n"
+
+
+def test_the_modules_need_runs_of_their_own(tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    lacks = run.PARTS["enhance-modules"].lacks
+    assert "no run runs/modules/fused: train it as" in str(lacks(settings(tmp_path, small_model)))
+    for name in ("fused", "added", "plain"):
+        (tmp_path / "runs" / "modules" / name).mkdir(parents=True)
+        (tmp_path / "runs" / "modules" / name / "checkpoint.pt").touch()
+    assert lacks(settings(tmp_path, small_model)) is None
+
+
+def test_the_differential_run_is_up_to_date_when_it_is_complete(tmp_path: Path, small_model: Path) -> None:
+    from benchmarks.differential import COUNT, FUZZ_COUNT
+    current, done = settings(tmp_path, small_model), run.PARTS["differential"].done
+    fuzzed = {"cases": FUZZ_COUNT}
+    content = {"codec_hash": run.load_model(small_model).network.hash.hex(), "cases": COUNT, "bands": fuzzed, "streams": fuzzed}
+    for change, expected in (({}, True), ({"cases": COUNT - 1}, False), ({"streams": {"cases": 0}}, False), ({"codec_hash": ""}, False)):
+        (tmp_path / "differential.json").write_text(json.dumps({**content, **change}))
+        assert done(current) is expected
 
 
 def test_a_failing_part_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
