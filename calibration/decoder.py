@@ -22,10 +22,14 @@ from remac.decoder import RefDecoder
 from remac.integer import set_integer
 from remac.refined import RefinedDecoder, own_state
 from remac.train_codec import load_weights
-from remac.weights import load_codec, save_decoder, shared_state
+from remac.weights import CODEC_FILE, load_codec, save_decoder, shared_state
 from remac_runtime.errors import BadNetwork
 from remac_runtime.exits import reported
 from remac_runtime.network import Network, read_network
+
+MEND = "train the decoder on the frozen codec (thaw it)"
+UNITS = ("latent_norm", "analysis.head.output_scale")       # of what the decoder is shown, beside the integers
+GAIN_SLACK = 1e-5                                           # of a gain
 
 
 def load_checkpoint(path: Path, profile: str, decoder: str) -> Codec:
@@ -40,12 +44,22 @@ def load_checkpoint(path: Path, profile: str, decoder: str) -> Codec:
     return codec.eval()
 
 
-def check_same_rover(codec: Codec, network: Network) -> None:
-    """Raise BadNetwork where the checkpoint's integers are not those of the network file."""
+def check_same_rover(codec: Codec, network: Network, shipped: Codec) -> None:
+    """Raise BadNetwork where the checkpoint's integers are not those of the network file, or its units not those of the codec shipped beside it.
+
+    Gains follow from learned floats, whose sums differ in the last bits from machine to machine: training moves them by far more than is let pass.
+    """
     for name, layer in integer_network.layers(codec).items():
         theirs = network.layers[name]
         if not all(np.array_equal(getattr(layer, part), getattr(theirs, part)) for part in ("weight", "bias", "shift")):
-            raise BadNetwork(f"layer {name} of the checkpoint differs from the network file: train the decoder on the frozen codec (thaw it)")
+            raise BadNetwork(f"layer {name} of the checkpoint differs from the network file: {MEND}")
+    for name, value in integer_network.gain_tensors(codec).items():
+        if not np.allclose(value, getattr(network, name), rtol=GAIN_SLACK, atol=0 if name == "context_shift" else 1):
+            raise BadNetwork(f"{name} of the checkpoint differs from the network file: {MEND}")
+    state, units = codec.state_dict(), shipped.state_dict()
+    for name in UNITS:
+        if not torch.allclose(state[name], units[name]):
+            raise BadNetwork(f"{name} of the checkpoint differs from the codec that was shipped: {MEND}")
 
 
 def check_same_shared(decoder: RefDecoder | RefinedDecoder, folder: Path, source: Path) -> None:
@@ -60,8 +74,12 @@ def check_same_shared(decoder: RefDecoder | RefinedDecoder, folder: Path, source
 
 def load_trained(path: Path, folder: Path, profile: str, decoder: str, network: Network) -> RefDecoder | RefinedDecoder:
     """The decoder of a checkpoint of the decoder stage, for the latents of this network. Raises BadNetwork."""
+    own = PROFILES[profile].decoder.name
+    if decoder == own:
+        raise BadNetwork(f"{decoder} is the own decoder of {profile}, which {CODEC_FILE} holds: "
+                         f"ship it with `python -m calibration.freeze {path} --out {folder}`")
     codec = load_checkpoint(path, profile, decoder)
-    check_same_rover(codec, network)
+    check_same_rover(codec, network, load_codec(folder, {}))
     check_same_shared(codec.decoder, folder, path)
     return codec.decoder
 

@@ -10,18 +10,20 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from calibration import bank, counting, integer_network, tables
 from remac.cameras import other_camera
 from remac.checkpoints import read_checkpoint
-from remac.codec import Codec
-from remac.config import CODED_FROM, PROFILES
+from remac.codec import DECODER, Codec
+from remac.config import CODED_FROM, DECODERS, PROFILES, CodecConfig
 from remac.data import PatchSampler, load_picture, picture_paths
 from remac.integer import set_integer
 from remac.references import REFERENCE_PIXELS
@@ -44,13 +46,30 @@ def load_checkpoint(path: Path, profile: str) -> Codec:
     if state.get("stage", "float") == "float":
         raise BadNetwork(f"{path} is a float checkpoint: run the quantised stage first")
     codec = Codec(PROFILES[profile])
-    try:
-        codec.load_state_dict(state["model"])
-    except RuntimeError:
-        raise BadNetwork(f"{path} is not of the profile {profile}: name its own with --profile") from None
+    foreign = _foreign(codec, state["model"])
+    if foreign and all(name.startswith(DECODER) for name in foreign):
+        decoder = _decoder_of(codec.config, state["model"])
+        raise BadNetwork(f"{path} is of the profile {profile} with the decoder {decoder}, not with its own, {codec.config.decoder.name}: "
+                         f"ship that decoder with `python -m calibration.decoder {path} --decoder {decoder}`")
+    if foreign:
+        raise BadNetwork(f"{path} is not of the profile {profile}: name its own with --profile")
+    codec.load_state_dict(state["model"])
     set_integer(codec)
     codec.eval()
     return codec
+
+
+def _foreign(codec: Codec, state: dict[str, Tensor]) -> list[str]:
+    """Names of the tensors that only one of them has, or in another shape."""
+    own = codec.state_dict()
+    return [name for name in own.keys() | state.keys() if name not in own or name not in state or own[name].shape != state[name].shape]
+
+
+def _decoder_of(config: CodecConfig, state: dict[str, Tensor]) -> str:
+    """The name of that one of DECODERS which a codec of `config` has with these tensors."""
+    with torch.device("meta"):
+        fitting = [name for name, decoder in DECODERS.items() if not _foreign(Codec(replace(config, decoder=decoder)), state)]
+    return next(iter(fitting), "NAME")
 
 
 def write(codec: Codec, folder: Path, table_tensors: dict[str, NDArray[Any]],
@@ -68,8 +87,8 @@ def write(codec: Codec, folder: Path, table_tensors: dict[str, NDArray[Any]],
 def training_windows(data: Path, limit: int | None) -> Iterator[NDArray[np.uint8]]:
     """The middle window of each training picture, as it is and as another camera would have taken it; sides are multiples of COUNTED_BAND_ROWS."""
     for number, path in enumerate(picture_paths(data / "train")[:limit]):
-        picture = load_picture(path)
         rows = counting.COUNTED_BAND_ROWS
+        picture = PatchSampler.at_least(load_picture(path), rows)
         h, w = (min(COUNTED_SIDE, n // rows * rows) for n in picture.shape[:2])
         top, left = (picture.shape[0] - h) // 2, (picture.shape[1] - w) // 2
         window = np.ascontiguousarray(picture[top:top + h, left:left + w])
@@ -113,6 +132,12 @@ def proof(network: Network) -> dict[str, float]:
     return {name: round(float(layer.bound().max()) / ACCUMULATOR_LIMIT, 4) for name, layer in network.layers.items()}
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
 @reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m calibration.freeze", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,7 +145,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--profile", choices=sorted(PROFILES), default="rover-m")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
-    parser.add_argument("--limit", type=int, help="use so many training pictures only (a quick look)")
+    parser.add_argument("--limit", type=_count, metavar="N", help="use so many training pictures only (a quick look)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     network = freeze(load_checkpoint(options.checkpoint, options.profile), data_folder(options.data), options.out, options.limit)

@@ -1,7 +1,8 @@
 """Make the shipped weights trainable again: `python -m calibration.thaw weights/rover-m --out runs/start.pt`.
 
 The checkpoint starts a run with `python -m remac.train_codec --stage quantised --start runs/start.pt --out RUN` (or the decoder stage), here or on
-another machine (`python -m remac.gpu_bundle --start runs/start.pt`). With `--decoder NAME` it starts one of the decoder stage with that decoder.
+another machine (`python -m remac.gpu_bundle --start runs/start.pt`). With `--decoder NAME` it starts one of the decoder stage with that decoder; one
+that was trained on an older codec, too, since there training on the new one begins.
 """
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     codec = shipped_codec(options.weights)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    decoder = load_decoder(codec, options.weights, options.decoder or codec.config.decoder.name)
+    decoder = load_decoder(codec, options.weights, options.decoder or codec.config.decoder.name, of_any_codec=True)
     rest = {name: value for name, value in codec.state_dict().items() if not name.startswith(DECODER)}
     write_checkpoint(options.out, "quantised", asdict(RATE), rest | {f"{DECODER}{name}": value for name, value in decoder.state_dict().items()})
     return 0

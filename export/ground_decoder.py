@@ -99,15 +99,10 @@ def latents_of(file: GroundFile) -> int:
 
 def remove_foreign(folder: Path, codec: str) -> list[Path]:
     """Remove the decoders of a model folder that were not exported for this codec (hash in hex), with their engines; returns what was removed."""
-    import onnx
-
+    from export.manifest import properties
     removed = []
     for path in sorted((folder / GROUND_FOLDER).glob("*.onnx")):
-        try:
-            properties = {entry.key: entry.value for entry in onnx.load(str(path), load_external_data=False).metadata_props}
-        except Exception:       # protobuf's errors share no public base class: no network at all
-            properties = {}
-        if properties.get("codec_hash") != codec:
+        if properties(path).get("codec_hash") != codec:
             for left in (path, *path.parent.glob(f"{path.stem}.*.engine*")):
                 left.unlink()
                 removed.append(left)

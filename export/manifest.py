@@ -4,28 +4,30 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from remac_runtime.enhance.enhancer import DICTIONARY_FILE, SEGMENTER_FILE
 from remac_runtime.errors import BadNetwork
 from remac_runtime.files import write_json
-from remac_runtime.model import BANK_FILE, GROUND_FOLDER, NETWORK_FILE
+from remac_runtime.model import BANK_FILE, ENHANCE_FOLDER, GROUND_FOLDER, NETWORK_FILE
 from remac_runtime.network import Bank, Network
 from remac_runtime.topology import GRAPHS
 
 SCHEMA = 1
 MANIFEST_FILE = "manifest.json"
+ROVER_FILES = (Path(NETWORK_FILE), Path(BANK_FILE), *(Path(f"{graph}.onnx") for graph in GRAPHS))
+DICTIONARY, SEGMENTER = ENHANCE_FOLDER / DICTIONARY_FILE, ENHANCE_FOLDER / SEGMENTER_FILE       # which every network of MarsQE needs
 TOOLS = ("numpy", "onnx", "onnxruntime", "onnxsim", "torch", "remac-runtime")
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model folder that exist, relative to it: network, bank, graphs, networks of the ground segment."""
-    names = [Path(NETWORK_FILE), Path(BANK_FILE), *(Path(f"{graph}.onnx") for graph in GRAPHS)]
+    """The files of a model folder that exist, relative to it: network, bank, graphs, networks of the ground segment and MarsQE's dictionary."""
     found = (path.relative_to(folder) for path in (folder / GROUND_FOLDER).rglob("*.onnx"))
     ground = sorted(path for path in found if path.parent.suffix != ".orin")       # what is copied to a board to build an engine there
-    return [*(name for name in names if (folder / name).is_file()), *ground]
+    return [*(name for name in ROVER_FILES if (folder / name).is_file()), *ground, *(name for name in [DICTIONARY] if (folder / name).is_file())]
 
 
 def tool_versions() -> dict[str, str]:
@@ -84,9 +86,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def differences(folder: Path) -> Iterator[str]:
-    """What in the folder is not as its manifest says. Raises BadNetwork if there is no valid manifest."""
-    files = read_manifest(folder)["files"]
+def differences(folder: Path, manifest: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """What in the folder is not as this manifest says, by default its own. Raises BadNetwork if that is none that is valid."""
+    files = (read_manifest(folder) if manifest is None else manifest)["files"]
     for name, entry in files.items():
         path = folder / name
         if not path.is_file():
@@ -96,3 +98,31 @@ def differences(folder: Path) -> Iterator[str]:
     for path in model_files(folder):
         if path.as_posix() not in files:
             yield f"{path.as_posix()}: not in the manifest"
+
+
+def offences(manifest: Mapping[str, Any], folder: Path, network: Network, bank: Bank | None, decoders: Iterable[str]) -> Iterator[str]:
+    """What a manifest lists that is not of this network and bank, as they were loaded and checked, and what it ought to list but does not.
+
+    `decoders`: the files of the ground decoders that were exported, relative to the folder. Others may lie beside them, if they are of this codec.
+    """
+    files, codec = manifest["files"], network.hash.hex()
+    for name, wanted in ((NETWORK_FILE, codec), (BANK_FILE, bank.hash.hex() if bank else "missing")):
+        listed = files[name]["sha256"][:len(codec)] if name in files else "missing"
+        if listed != wanted:                # the hash is the start of the file's
+            yield f"{name}: {listed}, what was loaded and checked is {wanted}"
+    enhancing = [name for name in files if Path(name).parent == ENHANCE_FOLDER]
+    for name in (*(path.as_posix() for path in ROVER_FILES), *decoders, *([DICTIONARY.as_posix(), SEGMENTER.as_posix()] if enhancing else [])):
+        if name not in files:
+            yield f"{name}: not listed"
+    for name in files:
+        if Path(name).parent == GROUND_FOLDER and (made_for := properties(folder / name).get("codec_hash", "an unknown one")) != codec:
+            yield f"{name}: made for codec {made_for}, the network is {codec}"
+
+
+def properties(path: Path) -> dict[str, str]:
+    """The metadata of an ONNX file; none of what is no such file."""
+    import onnx
+    try:
+        return {entry.key: entry.value for entry in onnx.load(str(path), load_external_data=False).metadata_props}
+    except Exception:       # protobuf's errors share no public base class
+        return {}

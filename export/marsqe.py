@@ -88,7 +88,7 @@ def export_model(model: Any, folder: Path, name: str, version: int, properties: 
         sample, named = graphs.example(model, 128, 256), {**properties, "ground": label}
         path = to_onnx_float.export(module, sample, graphs.ENHANCE, folder / f"{label}.onnx", named)
         cases = [[x.numpy() for x in graphs.example(model, *size, seed=seed)] for seed, size in enumerate(CHECKED_SIZES)]
-        check = to_onnx_float.check_against_torch(label, module, path, graphs.ENHANCE.inputs, cases, BOUND)
+        check = to_onnx_float.check_against_torch(label, module, path, graphs.ENHANCE.inputs, cases, (BOUND,))
         exported.append(Exported(path, check, _tile_profile(cases[0]), [dict(zip(graphs.ENHANCE.inputs, case, strict=True)) for case in cases]))
         encoder = EncodeReferences(model).eval()
         patches, tables = 255 * torch.rand(CHECKED_REFERENCES, 3, 128, 128, generator=torch.Generator().manual_seed(1)), torch.from_numpy(cases[0][1])
@@ -110,10 +110,10 @@ def _tile_profile(case: Sequence[np.ndarray]) -> dict[str, list[tuple[int, ...]]
     return profile | {name: [(count, *features[name].shape[1:]) for count in REFERENCES] for name in FEATURES}
 
 
-def _relative(module: Any, feed: Mapping[str, np.ndarray]) -> float:
-    """The bound of a network whose outputs are no pixels."""
-    from export.to_onnx_float import run_torch
-    return RELATIVE * float(np.abs(run_torch(module, list(feed.values()))).max())
+def _relative(module: Any, feed: Mapping[str, np.ndarray]) -> list[float]:
+    """The bound of each output of a network whose outputs are no pixels."""
+    from export.to_onnx_float import torch_outputs
+    return [RELATIVE * float(np.abs(output).max()) for output in torch_outputs(module, list(feed.values()))]
 
 
 def export_segmenter(segmenter: Any, path: Path) -> Exported:

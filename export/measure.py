@@ -15,24 +15,27 @@ from remac_runtime.model import Model
 
 _JPEG_QUALITIES = range(1, 96)       # Pillow advises against more
 _SETTLING_RUNS = 2
+MEMORY_ENGINE = "onnxruntime"        # the one whose memory can be predicted from the graphs
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one encode, in ms."""
+    """Of one encode, in ms, by the backend `engine`."""
 
     median_ms: float
     min_ms: float
     max_ms: float
     runs: int
+    engine: str
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident bytes of a process that encodes: at its peak, and how much of that the picture added to the loaded model."""
+    """Resident bytes of a process that encodes by the backend `engine`: at its peak, and how much of that the picture added to the loaded model."""
 
     peak_bytes: int
     added_bytes: int
+    engine: str
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,18 @@ def frame(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
 
 
 def latency(model: Model, picture: Picture, runs: int) -> Latency:
-    """Of `runs` encodes after some that are not counted; pixels in memory to bytes in memory."""
+    """Of `runs` encodes by the fastest backend after some that are not counted; pixels in memory to bytes in memory."""
     from remac_runtime.codec import Encoder
     with Encoder(model) as encoder:
         times = bench_stats.timed_in_turn({"encode": lambda: encoder.encode(picture)}, runs, _SETTLING_RUNS)["encode"]
-    return Latency(1000 * times.median, 1000 * min(times.samples), 1000 * max(times.samples), runs)
+        engine = encoder.backend.name
+    return Latency(1000 * times.median, 1000 * min(times.samples), 1000 * max(times.samples), runs, engine)
 
 
 def memory(folder: Path, height: int, width: int) -> Memory:
     """Of the graphs through ONNX Runtime, in a process of its own, on a picture of noise. Raises RemacError if it fails."""
-    fresh = bench_memory.fresh_process(folder, f"{bench_memory.NOISE}{width}x{height}", backend="onnxruntime")
-    return Memory(fresh.peak_bytes, fresh.added_bytes)
+    fresh = bench_memory.fresh_process(folder, f"{bench_memory.NOISE}{width}x{height}", backend=MEMORY_ENGINE)
+    return Memory(fresh.peak_bytes, fresh.added_bytes, MEMORY_ENGINE)
 
 
 def jpeg_within(picture: Picture, budget: int) -> Jpeg | None:

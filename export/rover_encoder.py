@@ -2,7 +2,8 @@
 
 Takes the integer network and reference bank of a profile, writes them with their ONNX graphs, the ground decoder and manifest.json into a folder,
 asserts every rule of the arithmetic on the files as read back, compares each layer with the int64 reference codec on real pictures, encodes and
-decodes a sample picture, and prints one table. Exits with 1 if a check failed.
+decodes a sample picture, and prints one table. Exits with 1 if a check failed: then the folder gets no manifest.json, and graphs that compute
+anything else than the reference are removed.
 """
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ from remac_runtime.ground import ground_files
 from remac_runtime.images import Picture, load_picture, psnr
 from remac_runtime.mars import DATA_VARIABLE, DataMissing, data_folder
 from remac_runtime.model import BANK_FILE, GROUND_FOLDER, NETWORK_FILE, Model, load_model
+from remac_runtime.topology import GRAPHS
 
 ROOT = Path(__file__).resolve().parents[1]
 BUDGET_KMAC = {"rover-m": 8.0, "rover-s": 2.0}      # of a whole encode, per pixel
@@ -68,8 +70,8 @@ class Report:
     disk_bytes: dict[str, int]
     mac_per_pixel: dict[str, dict[str, float]]
     frame: tuple[int, int]
-    latency: dict[str, float]
-    memory: dict[str, int]
+    latency: dict[str, Any]
+    memory: dict[str, Any]
     load: float
     sample: str
     points: tuple[Point, ...]
@@ -80,18 +82,18 @@ class Report:
         return all(check.passed for check in self.checks)
 
 
-def build_ground(weights: Path, folder: Path) -> CheckResult:
-    """The ground decoders from the weights folder, where it has some."""
+def build_ground(weights: Path, folder: Path) -> tuple[CheckResult, list[str]]:
+    """The ground decoders from the weights folder, where it has some; and the names of their files, relative to `folder`."""
     title = "ground decoders built"
     if importlib.util.find_spec("torch") is None:
-        return CheckResult(title, False, "torch is not installed: pixels cannot be decoded")
+        return CheckResult(title, False, "torch is not installed: pixels cannot be decoded"), []
     from export.ground_decoder import export_decoders
     from remac.weights import CODEC_FILE
     if not (weights / CODEC_FILE).exists():
-        return CheckResult(title, False, f"{weights / CODEC_FILE} is missing: pixels cannot be decoded")
+        return CheckResult(title, False, f"{weights / CODEC_FILE} is missing: pixels cannot be decoded"), []
     exported = export_decoders(weights, folder)
     facts = "; ".join(f"{file.label}, {file.path.stat().st_size} bytes: {check.detail}" for file, check in exported)
-    return CheckResult(title, all(check.passed for _, check in exported), facts)
+    return CheckResult(title, all(check.passed for _, check in exported), facts), [file.path.relative_to(folder).as_posix() for file, _ in exported]
 
 
 def mars_pictures(data: Path | None) -> list[Path]:
@@ -161,30 +163,47 @@ def build(options: argparse.Namespace) -> Report:
     for path in (network_file, bank_file):
         if not path.is_file():
             raise RemacError(f"{path}: no such file: name the weights with --network and --bank, or train and freeze a network first")
+    (folder / manifest.MANIFEST_FILE).unlink(missing_ok=True)       # it is of what is replaced now
     copy(network_file, folder / NETWORK_FILE)
     copy(bank_file, folder / BANK_FILE)
     model = load_model(folder)
     checks = [CheckResult("network and bank are valid", model.bank is not None, model.bank_problem or f"codec {model.network.hash.hex()}")]
     _say(f"writing the graphs of {model.network.profile} into {folder}")
     to_onnx.export_graphs(model.network, folder)
-    checks.append(build_ground(network_file.parent, folder))
+    ground, decoders = build_ground(network_file.parent, folder)
+    checks.append(ground)
     macs = onnx_checks.count_macs(folder, *FRAME)
     checks.append(count_check(model.network.profile, macs))
     _say("comparing with the reference codec")
-    checks += arithmetic_checks(model, sample, options.data)
-    manifest.write_manifest(folder, manifest.describe(folder, model.network, model.bank, to_onnx.OPSET, macs))
-    wrong = list(manifest.differences(folder))
-    checks.append(CheckResult("manifest matches the files", not wrong, wrong[0] if wrong else f"{len(manifest.model_files(folder))} files"))
+    described = manifest.describe(folder, model.network, model.bank, to_onnx.OPSET, macs)      # of the files before all that reads them below
+    arithmetic = arithmetic_checks(model, sample, options.data)
     _say("coding the sample and measuring")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     points, decodes = rate_and_quality(model, picture)
     speed = measure.latency(model, Picture(measure.frame(_colour(picture), *FRAME)), options.runs)
     memory = {**asdict(measure.memory(folder, *FRAME)), "predicted_bytes": onnx_memory.peak_bytes(folder, *FRAME)}
+    wrong = [*manifest.differences(folder, described), *manifest.offences(described, folder, model.network, model.bank, decoders)]
+    listed = CheckResult("manifest matches the files", not wrong, wrong[0] if wrong else f"{len(described['files'])} files")
+    sizes = {name.as_posix(): (folder / name).stat().st_size for name in manifest.model_files(folder)}
+    finish(folder, described, (*checks, listed), (*arithmetic, decodes))
     layers = model.network.layers.values()
     return Report(
         model.network.profile, model.network.hash.hex(), str(folder), sum(layer.weight.size + layer.bias.size for layer in layers),
-        {name.as_posix(): (folder / name).stat().st_size for name in manifest.model_files(folder)}, macs, FRAME, asdict(speed), memory,
-        load, sample.name, tuple(points), (*checks, decodes))
+        sizes, macs, FRAME, asdict(speed), memory, load, sample.name, tuple(points), (*checks, *arithmetic, listed, decodes))
+
+
+def finish(folder: Path, described: dict[str, Any], checks: Sequence[CheckResult], computed: Sequence[CheckResult]) -> None:
+    """Write the manifest where all has passed; else there is none, and no graph either where a check of what they compute has failed."""
+    from export import manifest
+    if all(check.passed for check in (*checks, *computed)):
+        manifest.write_manifest(folder, described)
+        return
+    message = f"{folder}: gets no {manifest.MANIFEST_FILE}, as a check failed"
+    if not all(check.passed for check in computed):
+        for graph in GRAPHS:
+            (folder / f"{graph}.onnx").unlink(missing_ok=True)
+        message += "; its graphs are removed"
+    print(f"remac: {message}: mend what is named below and build again", file=sys.stderr)
 
 
 def _colour(picture: Picture) -> Any:
@@ -212,12 +231,12 @@ def sections(report: Report) -> Sequence[Section]:
             *((name, f"{count / 1000:.3f} kMAC/px", f"{100 * count / total:.1f} %") for name, count in stages),
             ("total", f"{total / 1000:.3f} kMAC/px", "100.0 %")]),
         Section(f"whole encode of {columns}x{rows}: one thread of this machine, pixels to bytes", [
-            ("latency", f"{time['median_ms']:.1f} ms median, {time['min_ms']:.1f} to {time['max_ms']:.1f} of {time['runs']:.0f} runs"),
+            (f"latency, {time['engine']}", f"{time['median_ms']:.1f} ms median, {time['min_ms']:.1f} to {time['max_ms']:.1f} of {time['runs']} runs"),
             *([("beware", f"the machine was busy (load {report.load:.1f}): timings are too long")] if report.load > BUSY else []),
-            ("speed", f"{1000 * megapixels / time['median_ms']:.1f} MPix/s"),
+            (f"speed, {time['engine']}", f"{1000 * megapixels / time['median_ms']:.1f} MPix/s"),
             ("memory, tensors of g_a and h_a, predicted", f"{memory['predicted_bytes'] / 2**20:.1f} MiB"),
-            ("memory, added by the picture", f"{memory['added_bytes'] / 2**20:.1f} MiB"),
-            ("memory, whole process at its peak", f"{memory['peak_bytes'] / 2**20:.1f} MiB")]),
+            (f"memory, {memory['engine']}, added by the picture", f"{memory['added_bytes'] / 2**20:.1f} MiB"),
+            (f"memory, {memory['engine']}, whole process at its peak", f"{memory['peak_bytes'] / 2**20:.1f} MiB")]),
         Section(f"{report.sample}, beside JPEG 4:2:0 of the same size", [
             ("quality", "bytes", "bpp", "PSNR dB", "JPEG dB"),
             *((str(p.quality), str(p.num_bytes), f"{p.bits_per_pixel:.3f}", _decibel(p.psnr_db), _decibel(p.jpeg_psnr_db)) for p in report.points)]),

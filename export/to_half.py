@@ -45,10 +45,15 @@ def magnitudes(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> dict[str, floa
     largest = dict.fromkeys(names, 0.0)
     for feed in feeds:
         for name, value in zip(names, session.run(names, {key: x for key, x in feed.items() if key in inputs}), strict=True):
-            largest[name] = max(largest[name], float(np.abs(value).max(initial=0.0)))
+            largest[name] = _larger(largest[name], value)
         for name in inputs & feed.keys():
-            largest[name] = max(largest.get(name, 0.0), float(np.abs(feed[name]).max(initial=0.0)))
+            largest[name] = _larger(largest.get(name, 0.0), feed[name])
     return largest
+
+
+def _larger(before: float, value: np.ndarray) -> float:
+    """The larger of `before` and the largest absolute value; nan where there is one, which max() would pass over."""
+    return float(np.maximum(before, np.abs(value).max(initial=0.0)))
 
 
 def kept_layers(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> list[str]:

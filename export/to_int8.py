@@ -58,7 +58,7 @@ def to_int8(model: onnx.ModelProto, left: tuple[str, ...], feeds: Sequence[Feeds
         made[name] = [helper.make_node("QuantizeLinear", [name, f"{name}.scale", "int8.zero"], [f"{name}.int8"], name=f"{name}.quantise"),
                       helper.make_node("DequantizeLinear", [f"{name}.int8", f"{name}.scale", "int8.zero"], [f"{name}.restored"],
                                        name=f"{name}.restore")]
-    for name in {node.input[1] for node in chosen}:
+    for name in sorted({node.input[1] for node in chosen}):         # a set has another order in each process
         scale = np.maximum(np.abs(weights[name]).max((1, 2, 3)), 1e-9) / LARGEST
         constants[f"{name}.scale"] = scale.astype(np.float32)
         constants[f"{name}.zero"] = np.zeros(len(scale), np.int8)

@@ -152,11 +152,9 @@ def build(network: Network, graph: str, *, every_layer: bool = False, simplify: 
 
 
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without dead nodes; names of the dimensions as they were."""
+    """Without dead nodes; names of the dimensions as they were. onnxsim compares nothing here: layer_checks.py compares the files that come of it."""
     import onnxsim
-    simple, same = onnxsim.simplify(model)
-    if not same:
-        raise AssertionError(f"onnxsim changed the results of {model.graph.name}")
+    simple, _ = onnxsim.simplify(model)
     del simple.graph.value_info[:]
     for kept, wanted in zip(simple.graph.output, model.graph.output, strict=True):
         kept.CopyFrom(wanted)

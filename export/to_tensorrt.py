@@ -11,7 +11,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -25,9 +24,9 @@ import onnx
 from onnx import TensorProto
 
 from export import to_half, to_int8
-from export.to_onnx_float import largest_difference, run_onnx
+from export.to_onnx_float import largest_differences, onnx_outputs, run_onnx
 from remac_runtime.errors import BadNetwork, RemacError
-from remac_runtime.files import replacing, write_json
+from remac_runtime.files import copy, replacing, write_atomically, write_json
 from remac_runtime.ground_tensorrt import PACKAGES, Sidecar, this_gpu
 
 CAPABILITIES = {"sm75": "SM75", "sm80": "SM80", "sm86": "SM86", "sm89": "SM89", "sm120": "SM120", "sm121": "SM121"}
@@ -128,11 +127,16 @@ def prepared(work: Work, precision: str) -> tuple[onnx.ModelProto, list[str], fl
     temporary = work.onnx.with_name(work.onnx.name + ".prepared.tmp")
     try:
         temporary.write_bytes((model if precision == "fp32" else to_half.rounded(model)).SerializeToString())
-        differences = [largest_difference(run_onnx(work.onnx, list(feed), list(feed.values())), run_onnx(temporary, list(now), list(now.values())))
+        differences = [largest_differences(onnx_outputs(work.onnx, list(feed), list(feed.values())),
+                                           onnx_outputs(temporary, list(now), list(now.values())))
                        for feed, now in zip(work.inputs(precision), feeds, strict=True)]
     finally:
         temporary.unlink(missing_ok=True)
-    return model, kept, max(differences, default=0.0)
+    difference = float(np.max(differences, initial=0.0))        # not max(), which passes over nan
+    if not np.isfinite(difference):
+        mend = "export it again from sound weights" if precision == "fp32" else "build it with --precision fp32"
+        raise RemacError(f"{work.onnx.name}: in {precision} it gives values that are no numbers, or beyond all: {mend}")
+    return model, kept, difference
 
 
 def without_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -192,22 +196,23 @@ def _for_orin(work: Work, model: onnx.ModelProto, precision: str, difference: fl
     folder = work.onnx.with_name(f"{work.onnx.stem}.orin")
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{work.onnx.stem}.{precision}.onnx"
-    (folder / name).write_bytes(model.SerializeToString(deterministic=True))
+    write_atomically(folder / name, model.SerializeToString(deterministic=True))
     original = work.inputs(precision)[0]
     feed = floats(model, original)
     expected = run_onnx(work.onnx, list(original), list(original.values()))
     arrays: dict[str, Any] = {"out": expected.astype(np.float32), **{f"in_{key}": x for key, x in feed.items()}}
-    np.savez_compressed(folder / "check.npz", **arrays)
+    with replacing(folder / "check.npz") as temporary, temporary.open("wb") as file:       # by name it would write to one that ends in .npz
+        np.savez_compressed(file, **arrays)
     engine = f"{work.onnx.stem}.sm87.{precision}.engine"
     properties = {entry.key: entry.value for entry in model.metadata_props}
     write_json(folder / "request.json", {"onnx": name, "source": work.onnx.name, "source_sha256": _hash(work.onnx), "precision": precision,
                                          "bound": 2.0 + (difference if precision == "int8" else 0.0),
                                          "engine": engine, "properties": properties,
                                          "profile": {key: [list(shape) for shape in shapes] for key, shapes in work.profile.items()}})
-    shutil.copyfile(ORIN_SCRIPT, folder / ORIN_SCRIPT.name)
+    copy(ORIN_SCRIPT, folder / ORIN_SCRIPT.name)
     # trtexec writes no description, without which the runtime takes no engine: the script checks the engine and adds it.
     lines = [trtexec_line(name, engine, work.profile), f"python3 {ORIN_SCRIPT.name} --plan {engine}"]
-    (folder / "trtexec.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_atomically(folder / "trtexec.txt", "".join(f"{line}\n" for line in lines))
     print(f"{folder}: copy it to the Orin and run there `python3 {ORIN_SCRIPT.name}` (builds and checks), or", *lines, sep="\n  ")
     return folder
 

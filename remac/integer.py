@@ -14,6 +14,7 @@ from remac_runtime.format import ACTIVATION_MAX, PHASES, SHIFT_MAX
 
 QUALITIES_SEEN = (2, 24, 44, 62)     # the entropy path's activations depend on the quality through the context
 RANGE_QUANTILE = 0.99995             # of a channel's activations; what lies above saturates
+REFERENCE_RANGE = 8.0                # of the layer that only references pass through
 DEAD_SHARE = 0.02                    # a channel quieter than this share of its layer's loudest gets that range
 
 
@@ -69,10 +70,8 @@ def prepare(codec: Codec, ranges: dict[str, Tensor]) -> None:
     codec.context_shift.copy_(torch.round(torch.log2(unit / (codec.latent_norm * CONTEXT_UNITS))).clamp(0, SHIFT_MAX))
     plane = unit * torch.exp2(-codec.context_shift)                      # int8 units of a plane in a latent unit
     taps = plane / codec.latent_norm                                     # ... in a unit of the normalised latents that float mode feeds
-    reference_range = ranges.get("entropy.reference")
-    if reference_range is None:                                          # no reference seen in float mode: a range for normalised inputs
-        reference_range = full(config.reference, 8.0)
-    reference = entropy.reference.prepare(taps.repeat(len(PHASES)), ACTIVATION_MAX / reference_range)
+    # Float mode sees no reference, so this layer has no range measured: one for normalised inputs.
+    reference = entropy.reference.prepare(taps.repeat(len(PHASES)), full(config.reference, ACTIVATION_MAX / REFERENCE_RANGE))
     for p in range(len(PHASES)):
         inputs = [side, reference] + ([taps[:config.context].repeat(4)] if p else [])
         hidden, mean, scale = entropy.layers_of(p)

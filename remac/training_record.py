@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from remac.data import load_picture, picture_paths
-from remac.runs import RunRecord, read_json, read_run
+from remac.runs import CONFIG_FILE, RunRecord, read_json, read_run
 from remac_runtime.errors import BadInput
 from remac_runtime.exits import reported
 from remac_runtime.files import write_json
@@ -24,6 +24,14 @@ def stage(folder: Path) -> dict[str, Any]:
         return described(run)
     except KeyError as error:
         raise BadInput(f"{folder}: its config.json lacks {error}: name a run of remac.train_codec") from None
+
+
+def profile(folder: Path) -> str:
+    """The profile that a run trains, as it was told. Raises RemacError for a folder that is no run."""
+    try:
+        return str(read_json(folder / CONFIG_FILE)["codec"]["name"])
+    except (KeyError, TypeError):
+        raise BadInput(f"{folder}: its config.json names no profile: name a run of remac.train_codec") from None
 
 
 def described(run: RunRecord) -> dict[str, Any]:
@@ -46,16 +54,19 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m remac.training_record", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--profile", default="rover-m")
     parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
     parser.add_argument("--keep", action="store_true", help="keep what --out holds of other runs, in front of these: for runs that are gone")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    stages = [stage(run) for run in options.runs]
+    stages, found = [stage(run) for run in options.runs], {str(run): profile(run) for run in options.runs}
     if options.keep:
-        told = {entry["command"] for entry in stages}
-        stages = [entry for entry in read_json(options.out)["stages"] if entry["command"] not in told] + stages
-    write_json(options.out, {"schema": 1, "profile": options.profile, "data": pictures(data_folder(options.data)), "stages": stages})
+        told, before = {entry["command"] for entry in stages}, read_json(options.out)
+        stages = [entry for entry in before["stages"] if entry["command"] not in told] + stages
+        found[str(options.out)] = before["profile"]
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{name} in {source}" for source, name in found.items())
+        raise BadInput(f"a record is of one profile, not of several ({listed}): name the runs of one")
+    write_json(options.out, {"schema": 1, "profile": next(iter(found.values())), "data": pictures(data_folder(options.data)), "stages": stages})
     return 0
 
 

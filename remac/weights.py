@@ -20,6 +20,8 @@ from remac.refined import BASE, RefinedDecoder, decoder_of, own_state
 from remac.tensors import SUFFIX, load_metadata, load_tensors, save_tensors
 from remac_runtime.errors import BadNetwork
 from remac_runtime.format import LATENT_OFFSET
+from remac_runtime.model import NETWORK_FILE
+from remac_runtime.network import read_network
 
 CODEC_FILE = f"codec{SUFFIX}"
 DECODER_FILES = f"decoder-{{}}{SUFFIX}"   # decoders beside the one that the codec was trained with, by name
@@ -115,11 +117,35 @@ class GroundModule(torch.nn.Module):
         return pixels
 
 
-def ground_decoders(folder: Path) -> list[DecoderConfig]:
-    """The decoders that a weights folder holds, the codec's own first."""
+def _held(folder: Path) -> list[DecoderConfig]:
+    """The decoders that a weights folder holds, of whatever codec they are."""
     own = PROFILES[load_metadata(folder / CODEC_FILE)["profile"]].decoder
     others = [config for config in DECODERS.values() if config != own and (folder / DECODER_FILES.format(config.name)).exists()]
     return [own, *others]
+
+
+def ground_decoders(folder: Path) -> list[DecoderConfig]:
+    """The decoders that a weights folder holds, the codec's own first. Raises BadNetwork where one is not for the network beside it."""
+    own, *others = _held(folder)
+    for config in others:
+        check_made_for(folder, config)
+    return [own, *others]
+
+
+def check_made_for(folder: Path, config: DecoderConfig) -> None:
+    """Raise BadNetwork where the file of a decoder is of another codec than the network beside it, or of another version than its configuration.
+
+    So is what an older codec leaves behind where a new one is frozen: it would be exported as if it had been trained on the latents of today.
+    """
+    path = folder / DECODER_FILES.format(config.name)
+    metadata, codec = load_metadata(path), read_network(folder / NETWORK_FILE).hash.hex()
+    made_for, version = metadata.get("codec", "an unknown one"), metadata.get("version")
+    if made_for != codec:
+        raise BadNetwork(f"{path}: made for codec {made_for}, the network is {codec}: "
+                         f"train it again (`--stage decoder --decoder {config.name}`), or remove the file")
+    if version != str(config.version):
+        raise BadNetwork(f"{path}: version {version} of {config.name}, today's is {config.version}: "
+                         f"train it again (`--stage decoder --decoder {config.name}`), or remove the file")
 
 
 def save_decoder(decoder: RefDecoder | RefinedDecoder, folder: Path, codec_hash: str) -> Path:
@@ -138,22 +164,30 @@ def load_ground(folder: Path, name: str | None = None) -> GroundModule:
     return GroundModule(codec, load_decoder(codec, folder, name or codec.config.decoder.name)).eval()
 
 
-def load_decoder(codec: Codec, folder: Path, name: str) -> RefDecoder | RefinedDecoder:
-    """A decoder of a weights folder whose codec is given. Raises BadNetwork."""
+def load_decoder(codec: Codec, folder: Path, name: str, of_any_codec: bool = False) -> RefDecoder | RefinedDecoder:
+    """A decoder of a weights folder whose codec is given. Raises BadNetwork.
+
+    `of_any_codec`: also one that was made for an older codec, or is of an older version, to train on from; it must not be shown or shipped.
+    """
     if name == codec.config.decoder.name:
         return codec.decoder
     path = folder / DECODER_FILES.format(name)
     if not path.exists():
-        raise BadNetwork(f"{path}: no such decoder; {folder} holds {', '.join(config.name for config in ground_decoders(folder))}")
+        raise BadNetwork(f"{path}: no such decoder; {folder} holds {', '.join(config.name for config in _held(folder))}")
+    if not of_any_codec:
+        check_made_for(folder, DECODERS[name])
     state = {key.removeprefix(DECODER): value for key, value in unpacked(load_tensors(path)[0]).items()}
     decoder = decoder_of(DECODERS[name], codec.config.latents)
-    decoder.load_state_dict(shared_state(codec, folder, name) | state)
+    try:
+        decoder.load_state_dict(shared_state(codec, folder, name, of_any_codec) | state)
+    except RuntimeError:
+        raise BadNetwork(f"{path}: its tensors are not those of {name} for this codec: train it anew, or remove the file") from None
     return decoder
 
 
-def shared_state(codec: Codec, folder: Path, name: str) -> dict[str, Tensor]:
-    """What a decoder of a weights folder, whose codec is given, shares with another one, by its own names. Raises BadNetwork."""
+def shared_state(codec: Codec, folder: Path, name: str, of_any_codec: bool = False) -> dict[str, Tensor]:
+    """What a decoder of a weights folder, whose codec is given, shares with another one, by its own names. Raises BadNetwork as `load_decoder`."""
     config = DECODERS[name]
     if config.refines:
-        return {f"{BASE}{key}": value for key, value in load_decoder(codec, folder, config.refines).state_dict().items()}
+        return {f"{BASE}{key}": value for key, value in load_decoder(codec, folder, config.refines, of_any_codec).state_dict().items()}
     return codec.base.trunk_state() if config.trunk_of else {}

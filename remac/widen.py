@@ -106,6 +106,10 @@ def main(arguments: list[str]) -> int:
         codec.load_state_dict(state["model"])
     except (KeyError, RuntimeError):
         raise BadNetwork(f"{options.checkpoint} is not of the profile {config.name}: name its own with --profile") from None
+    if state["stage"] == "float":
+        raise BadNetwork(f"{options.checkpoint} is a float checkpoint: run the quantised stage first")
+    if codec.config.latents >= config.latents:
+        raise BadNetwork(f"{options.checkpoint} has {codec.config.latents} latents, the profile {config.name} {config.latents}: none are to be added")
     set_integer(codec)
     patches = PatchSampler(picture_paths(data_folder(options.data) / "train"), 256, SEED).batch(PATCHES, 0)
     wide = widen(codec, config, patches)

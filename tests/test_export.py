@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from export import command, layer_checks, manifest, measure, onnx_checks, onnx_memory, report, rover_encoder, to_onnx
 from remac_runtime import topology
+from remac_runtime.backends import BACKENDS, available_backend
 from remac_runtime.bench import cost as bench_cost
 from remac_runtime.errors import BadNetwork, RemacError
 from remac_runtime.model import Model, load_model
@@ -187,7 +188,42 @@ def test_manifest_shows_every_change(folder: Path) -> None:
     (folder / "bank.rmb").unlink()
     (folder / "ground").mkdir()
     (folder / "ground" / "moderate@1.onnx").write_bytes(b"new")
-    assert [line.split(":")[0] for line in manifest.differences(folder)] == ["bank.rmb", "side.onnx", "ground/moderate@1.onnx"]
+    (folder / "ground" / "enhance").mkdir()
+    (folder / "ground" / "enhance" / "dictionary.rmc").write_bytes(b"new")
+    assert [line.split(":")[0] for line in manifest.differences(folder)] == [
+        "bank.rmb", "side.onnx", "ground/moderate@1.onnx", "ground/enhance/dictionary.rmc"]
+
+
+def test_manifest_is_of_what_was_loaded(folder: Path, model: Model) -> None:
+    """Each way in which a whole list of the files that are there may still be that of another model."""
+    from small_ground import write_small_decoder
+
+    def found(*decoders: str, of: Model = model) -> list[str]:
+        described = manifest.describe(folder, of.network, of.bank, 17, {})
+        assert not list(manifest.differences(folder, described))
+        return list(manifest.offences(described, folder, of.network, of.bank, decoders))
+    label, codec = "ground/moderate@1.onnx", model.network.hash.hex()
+    assert model.bank is not None and found() == []
+    assert found(label) == [f"{label}: not listed"]
+    write_small_decoder(folder)
+    assert found(label) == found() == [], "a decoder of this codec may lie there from before"
+    other = replace(model, network=replace(model.network, hash=b"another1"), bank=replace(model.bank, hash=b"another2"))
+    assert [line.split(":")[0] for line in found(label, of=other)] == ["network.rmn", "bank.rmb", label]
+    assert found(of=replace(model, bank=None)) == [f"bank.rmb: {model.bank.hash.hex()}, what was loaded and checked is missing"]
+    written = onnx.load(str(folder / label))
+    helper.set_model_props(written, {"codec_hash": "00" * 8})
+    onnx.save(written, str(folder / label))
+    assert found(label) == [f"{label}: made for codec {'00' * 8}, the network is {codec}"]
+    (folder / label).write_bytes(b"no network")
+    assert found() == [f"{label}: made for codec an unknown one, the network is {codec}"]
+    (folder / label).unlink()
+    (folder / "ground" / "enhance").mkdir()
+    (folder / "ground" / "enhance" / "dictionary.rmc").write_bytes(b"references")
+    assert found() == ["ground/enhance/segmenter.onnx: not listed"]
+    (folder / "ground" / "enhance" / "dictionary.rmc").rename(folder / "ground" / "enhance" / "segmenter.onnx")
+    assert found() == ["ground/enhance/dictionary.rmc: not listed"]
+    (folder / "phase2.onnx").unlink()
+    assert "phase2.onnx: not listed" in found()
 
 
 @pytest.mark.parametrize(("content", "message"), [
@@ -250,7 +286,7 @@ def arguments(source: Path, out: Path, sample: Path, *further: str) -> list[str]
             "--data", str(out / "none"), "--runs", "1", *further]
 
 
-def test_build_without_ground_decoder_fails_but_leaves_a_whole_folder(
+def test_build_without_ground_decoder_fails_and_leaves_no_manifest(
         model: Model, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = rover_encoder.main(arguments(model.folder, tmp_path / "built", samples / "spirit_husband_hill_terrain.png", "--json"))
     printed = capsys.readouterr()
@@ -258,15 +294,48 @@ def test_build_without_ground_decoder_fails_but_leaves_a_whole_folder(
     assert code == 1 and [check["name"] for check in found["checks"] if not check["passed"]] == ["ground decoders built"]
     assert "check failed: ground decoders built" in printed.err and "Traceback" not in printed.err
     assert not found["passed"] and found["points"][0]["psnr_db"] is None and found["points"][0]["num_bytes"] < found["points"][1]["num_bytes"]
-    assert not list(manifest.differences(tmp_path / "built")) and not list((tmp_path / "built").rglob("*.tmp"))
+    assert f"remac: {tmp_path / 'built'}: gets no manifest.json, as a check failed: mend what is named below and build again\n" in printed.err
+    graphs = {f"{graph}.onnx" for graph in GRAPHS}
+    assert {path.name for path in (tmp_path / "built").iterdir()} == {"network.rmn", "bank.rmb", *graphs}, "graphs that compute what they should stay"
+    assert found["latency"]["engine"] in BACKENDS and found["memory"]["engine"] == "onnxruntime"
+
+
+def test_a_build_that_computes_otherwise_leaves_no_graphs(
+        model: Model, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor the manifest of the build before, of which nothing is left."""
+    built = tmp_path / "built"
+    built.mkdir()
+    (built / "manifest.json").write_text("{}")
+    monkeypatch.setattr(rover_encoder, "build_ground", lambda weights, folder: (report.CheckResult("ground decoders built", True), []))
+    monkeypatch.setattr(rover_encoder, "arithmetic_checks", lambda *_: [report.CheckResult("every layer", False, "stem: 1 of 2")])
+    assert rover_encoder.main(arguments(model.folder, built, samples / "spirit_husband_hill_terrain.png")) == 1
+    assert "gets no manifest.json, as a check failed; its graphs are removed: mend what is named below" in capsys.readouterr().err
+    assert {path.name for path in built.iterdir()} == {"network.rmn", "bank.rmb"}
+
+
+def test_a_build_whose_files_change_under_it_fails(
+        model: Model, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the files that were checked, one is another at the end."""
+    def meddles(model: Model, *_: object) -> list[report.CheckResult]:
+        (model.folder / "bank.rmb").write_bytes((model.folder / "bank.rmb").read_bytes() + b"x")
+        return []
+    monkeypatch.setattr(rover_encoder, "build_ground", lambda weights, folder: (report.CheckResult("ground decoders built", True), []))
+    monkeypatch.setattr(rover_encoder, "arithmetic_checks", meddles)
+    monkeypatch.setattr(measure, "memory", lambda *_: measure.Memory(1, 1, "onnxruntime"))
+    assert rover_encoder.main(arguments(model.folder, tmp_path / "built", samples / "spirit_husband_hill_terrain.png")) == 1
+    assert "remac: check failed: manifest matches the files: bank.rmb: " in capsys.readouterr().err
+    assert not (tmp_path / "built" / "manifest.json").exists()
 
 
 def test_build_passes_and_prints_one_table(
         model: Model, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rover_encoder, "build_ground", lambda weights, folder: report.CheckResult("ground decoders built", True))
+    monkeypatch.setattr(rover_encoder, "build_ground", lambda weights, folder: (report.CheckResult("ground decoders built", True), []))
     assert rover_encoder.main(arguments(model.folder, tmp_path / "built", samples / "spirit_husband_hill_terrain.png")) == 0
     printed = capsys.readouterr().out
     assert "total" in printed and "100.0 %" in printed and "FAIL" not in printed
+    engine = available_backend(model.folder, model.network)
+    assert f"latency, {engine}  " in printed and f"speed, {engine}  " in printed and "memory, onnxruntime, added by the picture  " in printed
+    assert not list(manifest.differences(tmp_path / "built")) and not list((tmp_path / "built").rglob("*.tmp"))
     rebuilt = rover_encoder.main(arguments(tmp_path / "built", tmp_path / "built", samples / "spirit_husband_hill_terrain.png"))     # onto itself
     assert rebuilt == 0
 

@@ -16,7 +16,7 @@ from streams import hollow
 
 import remac_runtime
 from export import ground_decoder
-from export.to_onnx_float import check_against_torch, largest_difference, run_onnx, run_torch
+from export.to_onnx_float import Graph, check_against_torch, export, largest_difference, run_onnx, run_torch
 from remac.weights import CODEC_FILE
 from remac_runtime import cli, ground, ground_tensorrt, packets
 from remac_runtime.backends.onnxruntime_backend import OPTIMISATION_LEVELS
@@ -249,6 +249,39 @@ def test_the_check_against_pytorch_can_fail(small: tuple[Any, GroundFile]) -> No
     check = check_against_torch("tiny@1", module, file.path, INPUTS, cases)
     assert (not check.passed and "largest difference 2" in check.detail) or "largest difference 3" in check.detail
     assert not check_against_torch("tiny@1", module, file.path, INPUTS, []).passed
+
+
+def test_outputs_that_are_no_numbers_fail_the_check(tmp_path: Path) -> None:
+    """In PyTorch and in ONNX Runtime alike, so that nothing differs but what cannot be compared."""
+    import torch
+
+    class Root(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sqrt(x)
+    path = export(Root(), (torch.ones(3),), Graph(("x",), ("y",), {}), tmp_path / "root.onnx", {})
+    sound, none = np.ones(3, np.float32), np.array([1, -1, 4], np.float32)
+    assert check_against_torch("root", Root(), path, ("x",), [(sound,)]).passed
+    for cases in ([(none,)], [(sound,), (none,)], [(none,), (sound,)]):
+        check = check_against_torch("root", Root(), path, ("x",), cases)
+        assert not check.passed and check.detail.startswith("largest difference nan, bound 1")
+
+
+def test_every_output_is_compared_with_a_bound_of_its_own(tmp_path: Path) -> None:
+    import torch
+
+    class Two(torch.nn.Module):
+        moved = 0.0
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return 2 * x, 1000 * x + self.moved
+    module, case = Two(), (np.arange(3, dtype=np.float32),)
+    path = export(module, (torch.ones(3),), Graph(("x",), ("a", "b"), {}), tmp_path / "two.onnx", {})
+    assert check_against_torch("two", module, path, ("x",), [case], (0.1, 0.1)).passed
+    module.moved = 0.5
+    check = check_against_torch("two", module, path, ("x",), [case], (0.1, 0.1))
+    assert not check.passed and check.detail == "largest difference 0, 0.5, bound 0.1, 0.1, 1 pictures"
+    assert check_against_torch("two", module, path, ("x",), [case], (0.1, 0.6)).passed
+    assert not check_against_torch("two", module, path, ("x",), [case], (9.0,)).passed, "an output without a bound"
 
 
 def test_shipped_decoders_agree_with_pytorch(small: tuple[Any, GroundFile], tmp_path: Path) -> None:

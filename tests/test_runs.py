@@ -51,14 +51,34 @@ def test_a_record_keeps_runs_that_are_gone(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(training_record, "pictures", lambda data: "none")
     runs = [tmp_path / name for name in ("first", "second")]
     for run in runs:
-        begin(run, {"codec": {"latents": 304}, "train": asdict(STAGES["quantised"]), "rate": asdict(RATE), "processes": 2, "device": "cpu",
-                    "command": run.name})
-        save_checkpoint(run / "checkpoint.pt", {"model": {}, "step": 70, "seconds": 12.25})
+        made_run(run, "rover-s")
     out = tmp_path / "training.json"
     for arguments, told in (([runs[0]], ["first"]), ([runs[1], "--keep"], ["first", "second"]), ([runs[0], "--keep"], ["second", "first"]),
                             ([runs[1]], ["second"])):
         assert training_record.main([*map(str, arguments), "--out", str(out)]) == 0
         assert [entry["command"] for entry in json.loads(out.read_text())["stages"]] == told
+        assert json.loads(out.read_text())["profile"] == "rover-s", "as the runs say"
+
+
+def made_run(folder: Path, profile: str) -> None:
+    begin(folder, {"codec": {"name": profile, "latents": 304}, "train": asdict(STAGES["quantised"]), "rate": asdict(RATE), "processes": 2,
+                   "device": "cpu", "command": folder.name})
+    save_checkpoint(folder / "checkpoint.pt", {"model": {}, "step": 70, "seconds": 12.25})
+
+
+def test_a_record_is_of_one_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(training_record, "data_folder", lambda named: tmp_path)
+    monkeypatch.setattr(training_record, "pictures", lambda data: "none")
+    first, second, out = tmp_path / "first", tmp_path / "second", tmp_path / "training.json"
+    made_run(first, "rover-m")
+    made_run(second, "rover-s")
+    assert training_record.main([str(first), str(second), "--out", str(out)]) == Exit.FAILED and not out.exists()
+    assert f"not of several (rover-m in {first}, rover-s in {second}): name the runs of one\n" in capsys.readouterr().err
+    assert training_record.main([str(first), "--out", str(out)]) == 0 and json.loads(out.read_text())["profile"] == "rover-m"
+    assert training_record.main([str(second), "--keep", "--out", str(out)]) == Exit.FAILED and len(json.loads(out.read_text())["stages"]) == 1
+    (second / "config.json").write_text(json.dumps({**json.loads((second / "config.json").read_text()), "codec": {"latents": 304}}))
+    assert training_record.main([str(second), "--out", str(out)]) == Exit.FAILED
+    assert capsys.readouterr().err.endswith(f"remac: {second}: its config.json names no profile: name a run of remac.train_codec\n")
 
 
 @pytest.mark.parametrize("content", [None, "{", "[1]", '{"device": "cpu"}'])

@@ -59,6 +59,28 @@ def test_layers_that_overflow_stay_in_float32(tmp_path: Path) -> None:
     assert np.isinf(run(to_half.rounded(to_half.to_half(model, ["grow", "shrink"])), tmp_path, X)).any()
 
 
+def test_layers_that_give_no_numbers_stay_in_float32(tmp_path: Path) -> None:
+    """And a network whose outputs are none is not built: nothing could be told of what its rounding costs."""
+    model = chain()
+    model.graph.node[3].op_type = "Sqrt"
+    negative = {"x": np.array([-3.0, 0.001], np.float32)}
+    assert to_half.kept_layers(model, [negative]) == to_half.kept_layers(model, [negative, {"x": X[:1]}]) == ["relu", "last"]
+    assert to_half.kept_layers(model, [{"x": np.array([1.0, np.nan], np.float32)}]) == [node.name for node in model.graph.node]
+    onnx.save(model, str(tmp_path / "root@1.onnx"))
+    for precision, mend in (("fp32", "export it again"), ("fp16", "build it with --precision fp32")):
+        for feeds in ([negative], [{"x": X[:1]}, negative]):
+            with pytest.raises(RemacError, match=rf"root@1\.onnx: in {precision} it gives values that are no numbers, .*: {mend}"):
+                to_tensorrt.prepared(to_tensorrt.Work(tmp_path / "root@1.onnx", {}, feeds), precision)
+
+
+def test_all_outputs_count_in_what_rounding_costs(tmp_path: Path) -> None:
+    model = chain()
+    model.graph.output.append(helper.make_tensor_value_info("a", TensorProto.FLOAT, ["n"]))
+    onnx.save(model, str(tmp_path / "two@1.onnx"))
+    _, kept, difference = to_tensorrt.prepared(to_tensorrt.Work(tmp_path / "two@1.onnx", {}, [{"x": np.array([7.3331], np.float32)}]), "fp16")
+    assert not kept and difference > 0.5, "of y alone it is below 0.01"
+
+
 def test_types_are_in_the_graph() -> None:
     half = to_half.to_half(chain(), ["grow", "middle", "shrink"])
     types = to_half.tensor_types(half)
@@ -109,6 +131,14 @@ def test_convolutions_in_int8(exported: Path) -> None:
     assert {convolutions[name] for name in quantised} == {TensorProto.FLOAT} and difference > 0
     with pytest.raises(RemacError, match="no int8 of this network"):
         to_tensorrt.prepared(work_of(exported), "int8")
+
+
+def test_the_same_network_gives_the_same_int8_file(exported: Path) -> None:
+    """Names come out of a set, whose order changes from process to process."""
+    inputs = [dict(zip(INPUTS, ground_decoder.example_inputs(16, 8, 8), strict=True))]
+    model, _ = to_int8.to_int8(onnx.load(str(exported)), ground_decoder.FLOAT_WEIGHTS, inputs)
+    quantised = [tensor.name for tensor in model.graph.initializer if tensor.name.endswith(".int8") and tensor.data_type == TensorProto.INT8]
+    assert len(quantised) > 10 and quantised == sorted(quantised)
 
 
 def test_coarser_steps_of_int8_show(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,6 +261,22 @@ def test_what_an_orin_gets(exported: Path, capsys: pytest.CaptureFixture[str]) -
     found = run_onnx(folder / "tiny@1.fp16.onnx", list(feed), list(feed.values()))
     request = json.loads((folder / "request.json").read_text())
     assert np.abs(found - check["out"]).max() <= request["bound"] and request["source_sha256"] == hashlib.sha256(exported.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["build_engine.py", "check.npz", "request.json", "tiny@1.fp16.onnx", "trtexec.txt"])
+def test_what_an_orin_gets_is_whole_or_as_it_was(name: str, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The power goes, or the disk is full, when one of the files is written again."""
+    folder = to_tensorrt.build(work_of(exported), "orin", "fp16")
+    before, replace_file = {path.name: path.read_bytes() for path in folder.iterdir()}, Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if Path(target).name == name:
+            raise OSError(28, "No space left on device", str(target))
+        return replace_file(self, target)
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="No space left"):
+        to_tensorrt.build(work_of(exported), "orin", "fp16")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 # ---- engines that do not fit

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,11 @@ from tiny_codec import TINY, as_tensor, picture, run_for, trained, write_network
 
 from calibration import freeze, integer_network, tables, thaw
 from remac import train_codec
+from remac import widen as widening
 from remac.cameras import processed
-from remac.checkpoints import read_checkpoint, save_checkpoint
+from remac.checkpoints import read_checkpoint, save_checkpoint, write_checkpoint
 from remac.codec import Analysed, Codec, context_taps
-from remac.config import FOCUS, PROFILES, RateConfig, TrainConfig
+from remac.config import FOCUS, PROFILES, RATE, RateConfig, TrainConfig
 from remac.quantise import IntegerQuantiser
 from remac.train_codec import Trainer, draw_qualities, learning_rate, optimizers, rd_loss
 from remac.weights import CODEC_FILE, save_codec
@@ -268,3 +269,16 @@ def test_widening_changes_nothing_but_adds_what_was_missing(integer_codec: Codec
             latents = analysed.y / codec.analysis.head.output_scale[:, None, None]
             return float((codec.decoder(latents, codec.knots(torch.tensor([63.0])), codec.latent_norm) - x).square().mean())
         assert error(wide, after) < 0.98 * error(integer_codec, before)
+
+
+@pytest.mark.parametrize(("stage", "latents", "message"), [
+    ("float", 48, "is a float checkpoint: run the quantised stage first"),
+    ("quantised", 32, "has 32 latents, the profile rover-m 32: none are to be added"),
+    ("quantised", 16, "has 32 latents, the profile rover-m 16: none are to be added")])
+def test_widening_what_cannot_be_is_refused(stage: str, latents: int, message: str, integer_codec: Codec, pictures: Path, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(PROFILES, "rover-m", replace(TINY, name="rover-m", latents=latents))
+    write_checkpoint(tmp_path / "start.pt", stage, asdict(RATE), integer_codec.state_dict())
+    arguments = [str(tmp_path / "start.pt"), "--out", str(tmp_path / "wide.pt"), "--data", str(pictures)]
+    assert widening.main(arguments) == Exit.FAILED and not (tmp_path / "wide.pt").exists()
+    assert capsys.readouterr().err == f"remac: {tmp_path / 'start.pt'} {message}\n"
