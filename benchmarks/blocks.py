@@ -25,7 +25,7 @@ from benchmarks.rd_blocks import (
     rate_ranges,
     references,
 )
-from benchmarks.sources import MISSING, SMALL, NotMeasuredError, Sources, mebibytes, number, percent, share, table
+from benchmarks.sources import MISSING, SMALL, NotMeasuredError, Sources, earlier, mebibytes, number, percent, share, table
 from benchmarks.summary import ANCHOR_QUALITIES
 from remac_runtime.bench.cost import STAGES
 
@@ -127,9 +127,17 @@ def macs(sources: Sources, name: str = "encoder") -> str:
     return "\n".join([
         table(("stage of the encoder", "kMAC/px", "share"), [*rows, ("**whole encode**", f"**{total / 1000:.3f}**", "100 %")]), "",
         f"Counted from the exported graphs at {width}x{height}. {report['parameters'] / 1e6:.2f} M parameters; {_rover_bytes(report) / 1e6:.2f} MB "
-        f"of files on the rover, {sum(report['disk_bytes'].values()) / 1e6:.2f} MB with the ground decoder. Memory for the tensors of g_a and h_a: "
-        f"{mebibytes(memory['predicted_bytes'])} predicted; a whole encode added {mebibytes(memory['added_bytes'])} to the process, "
-        f"{mebibytes(memory['peak_bytes'])} at its peak."])
+        f"of files on the rover, {sum(report['disk_bytes'].values()) / 1e6:.2f} MB with {_ground_files(report)}. Memory for the tensors of g_a and "
+        f"h_a: {mebibytes(memory['predicted_bytes'])} predicted; a whole encode with ONNX Runtime added {mebibytes(memory['added_bytes'])} to the "
+        f"process, {mebibytes(memory['peak_bytes'])} at its peak."])
+
+
+def _ground_files(report: Mapping[str, Any]) -> str:
+    """What a model folder holds beside the files on the rover, in words."""
+    names = [name.removeprefix("ground/") for name in report["disk_bytes"] if name.startswith("ground/")]
+    count = sum("/" not in name for name in names)
+    decoders = "the ground decoder" if count == 1 else f"the {count} ground decoders"
+    return f"{decoders} and MarsQE" if len(names) > count else decoders
 
 
 def checks(sources: Sources) -> str:
@@ -203,7 +211,8 @@ def small(sources: Sources) -> str:
     heads = ("profile", "kMAC/px", "parameters", "files on the rover", *(f"BD-rate, {SET_TITLES[name]}" for name in sources["rd-s"]["sets"]),
              "MPix/s", "bytes of the picture timed")
     return "\n".join([table(heads, rows), "", f"BD-rate against {PEER_TITLES['jpeg420']}, over what both cover; in brackets the mean PSNR of the "
-                      "finest quality. Speed: one thread, in the run of the table of speeds."])
+                      "finest quality. Speed: one thread, in the run of the table of speeds.",
+                      *(["", f"*{earlier(sources, speed)}*"] if earlier(sources, speed) else [])])
 
 
 def sample_points(sources: Sources) -> str:

@@ -6,24 +6,31 @@ from weights/ and benchmarks/results/ and travel with the board files. Nothing h
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rd_remac import probe_streams
 from benchmarks.store import RESULTS, write_json
 from remac_runtime import fit
 from remac_runtime.bench import cost as bench_cost
 from remac_runtime.bench import stages as bench_stages
 from remac_runtime.bench.files import load_result
+from remac_runtime.bench.harness import SEED
 from remac_runtime.boards import find_board
+from remac_runtime.codec import EncodeOptions, Encoder
 from remac_runtime.errors import RemacError
 from remac_runtime.exits import reported
-from remac_runtime.model import BANK_FILE, NETWORK_FILE
+from remac_runtime.images import Picture
+from remac_runtime.model import BANK_FILE, NETWORK_FILE, load_model
 from remac_runtime.network import Bank, Network, read_bank, read_network
+from remac_runtime.terrain import terrain
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "boards" / "figures.json"
@@ -102,7 +109,8 @@ def calibration(result: Mapping[str, Any]) -> dict[str, Any]:
     network = _seconds(result, NETWORK_STAGES)
     rest = result["timings"]["pixels_to_bytes"]["p50_ms"] / 1e3 - network
     share = result["cost"]["mac_per_pixel"] * pixels / network / fit.peak_mac_s(board, runtime)
-    return {"runtime": runtime, "family": board.family, "int8_dot": board.cpu.int8_dot, "share": round(share, 4), "basis": "measured",
+    return {"runtime": runtime, "family": board.family, "int8_dot": board.cpu.int8_dot, "simd": board.cpu.simd,
+            "share": round(share, 4), "basis": "measured",
             "rest_slots": round(max(rest, 0.0) * board.cpu.clock_mhz * 1e6 * board.cpu.issue_width / pixels, 1),
             "source": f"remac bench on {board.id}, {picture['width']}x{picture['height']}, one thread"}
 
@@ -167,14 +175,31 @@ def flight_columns(flight: Mapping[str, Any] | None) -> float | None:
     return round(flight["memory"]["work_bytes"] / flight["memory"]["width"], 1) if flight else None
 
 
-def measured_run(result: Mapping[str, Any], calibrating: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def recoded(encoder: Encoder) -> Callable[[int, int, int], str]:
+    """SHA-256 of what an encoder makes of the synthetic picture of `remac bench` of a width and height, at a quality."""
+    @cache
+    def made(width: int, height: int, quality: int) -> str:
+        return hashlib.sha256(encoder.encode(Picture(terrain(height, width, SEED)), EncodeOptions(quality=quality))).hexdigest()
+    return made
+
+
+def of_earlier_encoder(result: Mapping[str, Any], again: Callable[[int, int, int], str]) -> bool:
+    """Whether the bytes that were timed are others than today's. Pictures other than the synthetic one are not at hand, other profiles than the one
+    of the predictions are not coded again: these are taken as they are."""
+    picture = result["picture"]
+    if not picture["synthetic"] or result["codec"]["profile"] != COUNTED_PROFILE:
+        return False
+    return bool(result["verified"]["stream_sha256"] != again(picture["width"], picture["height"], result["settings"]["quality"]))
+
+
+def measured_run(result: Mapping[str, Any], calibrating: Sequence[Mapping[str, Any]], again: Callable[[int, int, int], str]) -> dict[str, Any]:
     """What `remac boards fit` shows beside a prediction."""
     memory, energy, settings = result["memory"], result["energy"], result["settings"]
     return {"board": result["board"], "runtime": settings["backend"], "threads": settings["threads"], "width": result["picture"]["width"],
             "height": result["picture"]["height"], "seconds": round(result["timings"]["pixels_to_bytes"]["p50_ms"] / 1e3, 6),
             "added_bytes": memory["added_bytes"] if memory["available"] else None,
             "joules": energy["joules_per_encode"] if energy["available"] else None, "used_to_calibrate": result in calibrating,
-            "valid": result["valid"]}
+            "valid": result["valid"], "earlier_encoder": of_earlier_encoder(result, again), "profile": result["codec"]["profile"]}
 
 
 def make(root: Path, folder: Path) -> dict[str, Any]:
@@ -193,12 +218,15 @@ def make(root: Path, folder: Path) -> dict[str, Any]:
     mac = mac_per_pixel(shapes[COUNTED_PROFILE])
     known = [*measured, *counted(flown, mac)]
     known += counted_arm64(emulated, known, mac)
-    return {"schema": fit.SCHEMA, "codec_hash": codecs[COUNTED_PROFILE][0].hash.hex(),
+    with Encoder(load_model(root / "weights" / COUNTED_PROFILE)) as encoder:
+        again, streams = recoded(encoder), probe_streams(encoder)
+        runs = [measured_run(result, calibrating, again) for result in found]
+    return {"schema": fit.SCHEMA, "codec_hash": codecs[COUNTED_PROFILE][0].hash.hex(), "streams": streams,
             "profiles": {profile: shape_entry(shape) for profile, shape in shapes.items()}, "loaded_bytes": ASSUMED_LOADED_BYTES | loaded,
             "flight_bytes_per_column": flight_columns(flown),
             "thread_exponent": exponent(found) or ASSUMED_THREAD_EXPONENT, "calibrations": [*known, *assumed(known)],
             "rate": {profile: entry for profile, entry in rates.items() if entry},
-            "measured": [measured_run(result, calibrating) for result in found]}
+            "measured": runs}
 
 
 @reported

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from benchmarks import networks, peers
 from benchmarks.measure import Peer, as_rgb
 from benchmarks.metrics import psnr_db
+from benchmarks.rd_remac import probe_streams
 from remac_runtime.bench import cost as bench_cost
 from remac_runtime.bench import environment as bench_environment
 from remac_runtime.bench import harness as bench
@@ -33,7 +34,7 @@ from remac_runtime.mars import DataMissing
 from remac_runtime.model import Model
 
 PICTURE = Path("frames", "test", "m2020_zcam_sol0053.png")       # 1600x1152, as the camera delivers it
-SCHEMA = 2
+SCHEMA = 2                      # with `streams`, which files of earlier encoders lack
 QUALITY, ROUNDS, BUDGET_S = 32, 15, 20.0
 OURS, SMALL, ANALYSIS = "remac-m", "remac-s", "analysis"
 REFINEMENTS = 4                 # steps between two settings of a peer
@@ -186,7 +187,7 @@ def measure(model: Model, data: Path, cache: Path, quality: int = QUALITY, round
         if encoder.backend.name != other.backend.name:
             suffix = f"-{other.backend.name}"
             systems += [our_system(OURS + suffix, other, source, quality, Path(scratch)), our_analysis(ANALYSIS + suffix, other, source)]
-        target = systems[0].psnr_db or 0.0
+        target, streams = systems[0].psnr_db or 0.0, probe_streams(encoder)
         if small:
             smaller = opened.enter_context(Encoder(small))
             systems.append(our_system(SMALL, smaller, source, nearest_quality(smaller, load_picture(source), target), Path(scratch)))
@@ -207,8 +208,8 @@ def measure(model: Model, data: Path, cache: Path, quality: int = QUALITY, round
     fresh = {name: bench_memory.fresh_process(model.folder, source, quality, encoder.backend.name, 1, rows, settled=False)
              for name, rows in (("whole", None), (f"strips_of_{STRIP_ROWS}", STRIP_ROWS))}
     timings = {"pixels_to_bytes": compared(memory, height * width), "file_to_file": compared(files, height * width)}
-    return {"schema": SCHEMA, "codec_hash": model.network.hash.hex(), "picture": [width, height], "quality": quality, "psnr": target,
-            "rounds": rounds, "threads": 1, "valid": not any(found.caution in bench_stats.SPOILS for found in cautions),
+    return {"schema": SCHEMA, "codec_hash": model.network.hash.hex(), "streams": streams, "picture": [width, height], "quality": quality,
+            "psnr": target, "rounds": rounds, "threads": 1, "valid": not any(found.caution in bench_stats.SPOILS for found in cautions),
             "warnings": [found.to_json() for found in cautions], "systems": {system.name: _described(system) for system in systems}, **timings,
             "fresh_process": {name: asdict(entry) for name, entry in fresh.items()},
             "environment": {**bench_environment.environment(), "before": before, "after": after, "libraries": peers.library_versions()}}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from benchmarks.datasets import EVALUATION_SETS, FOLDERS, evaluation_images
 from benchmarks.measure import Peer, Picture, as_rgb, run
 from benchmarks.metrics import psnr_db
 from benchmarks.store import RESULTS
-from remac_runtime import mosaics
+from remac_runtime import images, mosaics
+from remac_runtime.codec import EncodeOptions, Encoder
 from remac_runtime.exits import reported
 from remac_runtime.format import BAND_ROWS
 from remac_runtime.packets import scan
@@ -66,12 +67,28 @@ def probe_picture() -> Picture:
     return np.clip(128 + 40 * planes, 0, 255).astype(np.uint8)
 
 
+def probe_pictures() -> dict[str, Picture]:
+    """The two pictures whose streams tell encoders of one network apart."""
+    plain = probe_picture()
+    return {"the probe": plain, "its mosaic": mosaics.interpolated(plain, PROBE_PATTERN)}
+
+
+def named(streams: Mapping[str, bytes]) -> str:
+    """The streams of the probes by hash, in words."""
+    return ", ".join(f"{hashlib.sha256(stream).hexdigest()[:HASH_DIGITS]} of {name}" for name, stream in streams.items())
+
+
+def probe_streams(encoder: Encoder) -> str:
+    """What an encoder makes of the probes, as results of its time carry it (`earlier` of sources.py reads it)."""
+    wanted = EncodeOptions(quality=PROBE_QUALITY)
+    return named({name: encoder.encode(images.Picture(picture), wanted) for name, picture in probe_pictures().items()})
+
+
 def describe(encode_keywords: dict[str, Any], decode_keywords: dict[str, Any]) -> str:
     """The settings string of the results: options, codec hash, the streams of the probes by hash and what the ground decoder makes of them."""
-    plain = probe_picture()
-    probes = {"the probe": plain, "its mosaic": mosaics.interpolated(plain, PROBE_PATTERN)}
+    probes = probe_pictures()
     streams = {name: encode(picture, PROBE_QUALITY, encode_keywords) for name, picture in probes.items()}
-    hashes = ", ".join(f"{hashlib.sha256(stream).hexdigest()[:HASH_DIGITS]} of {name}" for name, stream in streams.items())
+    hashes = named(streams)
     reached = ", ".join(f"{psnr_db(picture, decode(streams[name], decode_keywords)):.3f} dB on {name}" for name, picture in probes.items())
     encode_keywords = {"band_rows": BAND_ROWS} | encode_keywords       # a changed default is a changed codec
     options = ", ".join(f"{key}={value}" for key, value in sorted(encode_keywords.items()) if key in VARIANT_KEYWORDS)

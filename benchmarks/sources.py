@@ -9,6 +9,7 @@ from typing import Any
 
 MISSING = "-"
 SMALL, SMALL_PROFILE = "remac-s", "rover-s"        # codec of rd_summary.json and speed.json, and its profile
+EARLIER = "Times are of an earlier encoder of the same network{}: to be measured again."
 _CODEC_HASH = re.compile(r"codec hash ([0-9a-f]{16})")
 
 
@@ -72,6 +73,15 @@ class Sources:
         if name not in self.contents:
             raise NotMeasuredError(SOURCES[name].file)
         return self.contents[name]
+
+
+def earlier(sources: Sources, result: Mapping[str, Any]) -> str | None:
+    """A sentence where times are not of today's encoder of the network: where its streams of the probes (rd_remac.py) are others than those that
+    board_figures.py packed last, or were not kept yet. None where they are its own, or where nothing is there to compare them with."""
+    if "streams" not in result:
+        return EARLIER.format(" (lower bands, no search for mosaics, other rounding)")
+    packed = sources.contents.get("boards", {}).get("streams", result["streams"])
+    return None if packed == result["streams"] else EARLIER.format("")
 
 
 def percent(fraction: float | None) -> str:

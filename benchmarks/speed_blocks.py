@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.sources import MISSING, NotMeasuredError, Sources, mebibytes, number, table
+from benchmarks.sources import EARLIER, MISSING, NotMeasuredError, Sources, earlier, mebibytes, number, table
 from remac_runtime import fit
 from remac_runtime.boards import find_board, load_boards
 from remac_runtime.boards_command import duration, short
@@ -38,7 +38,11 @@ def ratio_text(ratio: Mapping[str, float]) -> str:
     return middle if low == high else f"{middle} ({low}-{high})"
 
 
-def warned(result: Mapping[str, Any]) -> Iterator[str]:
+def warned(sources: Sources, result: Mapping[str, Any]) -> Iterator[str]:
+    """What must be known of a run: that it is of an earlier encoder, and its warnings."""
+    sentence = earlier(sources, result)
+    if sentence:
+        yield f"*{sentence}*"
     for warning in result["warnings"]:
         yield f"*Warning of this run: {warning['warning']} ({warning['detail']}).*"
 
@@ -55,6 +59,11 @@ def _processor(result: Mapping[str, Any]) -> str:
     return f"{processor['model']} ({', '.join(processor['flags'])})" if processor["flags"] else str(processor["model"])
 
 
+def _engine(result: Mapping[str, Any]) -> str:
+    """The one that our encoder chose, the last word of its title."""
+    return str(result["systems"][OURS]["title"].split(", ")[-1])
+
+
 def headline(sources: Sources) -> str:
     """One sentence."""
     result = speed_of(sources)
@@ -62,7 +71,8 @@ def headline(sources: Sources) -> str:
     rivals = [f"{timings[name]['times_ours']['p50']:.1f} times as fast as {title}" for name, title in
               (("openjpeg", "OpenJPEG"), ("webp-m4", "WebP of method 4")) if name in timings]
     return (f"**{timings[OURS]['mpix_per_s']:.0f} MPix/s** from pixels to bytes ({width}x{height}, one thread, "
-            f"{result['environment']['processor']['model']}){': ' + ', '.join(rivals) + ', in the same run' if rivals else ''}.")
+            f"{result['environment']['processor']['model']}){': ' + ', '.join(rivals) + ', in the same run' if rivals else ''}."
+            + (f" {earlier(sources, result)}" if earlier(sources, result) else ""))
 
 
 def speed(sources: Sources) -> str:
@@ -85,8 +95,8 @@ def speed(sources: Sources) -> str:
         table(heads, rows), "",
         f"{width}x{height}, quality {result['quality']}, one thread each, {settings}; medians of {result['rounds']} rounds in turn, in brackets the "
         f"quartiles of the ratios round by round (rules: `benchmarks/RULES.md`). {_processor(result)}; {_versions(result)}.", "",
-        f"A fresh process that loads the model and the picture and encodes it once: {fresh['whole']}; in strips of 128 rows: "
-        f"{fresh['strips_of_128']}.", *(line for warning in warned(result) for line in ("", warning))])
+        f"A fresh process that loads the model and the picture and encodes it once with {_engine(result)}: {fresh['whole']}; in strips of 128 rows: "
+        f"{fresh['strips_of_128']}.", *(line for warning in warned(sources, result) for line in ("", warning))])
 
 
 def networks(sources: Sources) -> str:
@@ -104,7 +114,8 @@ def networks(sources: Sources) -> str:
     heads = ("network", "what is timed", "kMAC/px", "median", "time / our analysis", "time / our whole encoder")
     return "\n".join([table(heads, rows, left=2), "",
                       "Same run as above. Published encoders run without their entropy coder, so their times are lower bounds, and with random "
-                      "weights, which changes no time; nothing is said of their rate here. Our whole encoder includes entropy coding."])
+                      "weights, which changes no time; nothing is said of their rate here. Our whole encoder includes entropy coding.",
+                      *(line for warning in warned(sources, result) for line in ("", warning))])
 
 
 # ---- boards
@@ -135,7 +146,12 @@ def boards(sources: Sources) -> str:
         f"at equal PSNR (JPEG {rate.jpeg_bits_per_pixel:.2f} bit/pixel, ours "
         f"{100 * rate.share_of_jpeg:.0f} % of its bytes, means over {rate.pictures} pictures). A relay pass of {low} to {high} Mbit carries "
         f"{gain.pictures[low]} to {gain.pictures[high]} such pictures, {gain.jpeg_pictures[low]} to {gain.jpeg_pictures[high]} as JPEG. Basis: "
-        f"whether the speed was measured on that kind of processor, counted in instructions under emulation, or assumed."])
+        f"whether the speed was measured with those vector instructions, counted in instructions under emulation, or assumed.", *_outdated(packed)])
+
+
+def _outdated(packed: fit.Figures) -> list[str]:
+    """Lines below a table where its calibrations are of an earlier encoder."""
+    return ["", f"*{EARLIER.format('')}*"] if packed.outdated else []
 
 
 def comparisons(packed: fit.Figures) -> list[fit.Compared]:
@@ -161,7 +177,7 @@ def prediction_error(sources: Sources) -> str:
     summary = f" Largest error of a prediction that can be checked: {100 * max(checked):.0f} %." if checked else ""
     measured = [table(heads, rows, left=2), "", "Each engine is calibrated with its run of one thread on the largest picture; the others check the "
                                                 "prediction." + summary] if rows else []
-    return "\n".join([*measured, *([""] if rows and counted else []), *counted])
+    return "\n".join([*measured, *(_outdated(packed) if rows else []), *([""] if rows and counted else []), *counted])
 
 
 def _counted(packed: fit.Figures) -> list[str]:

@@ -29,7 +29,7 @@ def stages(sources: Sources) -> str:
         f"{machine['bytes_s'] / 1e9:.0f} GB/s, whichever is longer, both measured on one core in the same run. c99 sums up the descriptors of the "
         f"selection within g_a. Range coding: {rate:.0f} million symbols a second; each waits for the one before it in its lane, which no bound "
         "here sees.",
-        *(line for warning in warned(result) for line in ("", warning))])
+        *(line for warning in warned(sources, result) for line in ("", warning))])
 
 
 def _rows(result: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

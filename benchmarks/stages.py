@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks import roofline
 from benchmarks.latency import PICTURE, QUALITY
+from benchmarks.rd_remac import probe_streams
 from benchmarks.store import RESULTS, write_json
 from remac_runtime import native, rans
 from remac_runtime.bench import environment as bench_environment
@@ -130,7 +131,7 @@ def measure(model: Model, data: Path, rounds: int, say: Callable[[str], None]) -
         streams = {name: subject.encode() for name, subject in subjects.items()}
         if len(set(streams.values())) > 1:
             raise bench.BenchFailed(f"the streams of {', '.join(streams)} differ: nothing was timed; run the tests")
-        symbols = coded_symbols(subjects[OURS].encode)
+        symbols, probes = coded_symbols(subjects[OURS].encode), probe_streams(ours)
         say("measuring the core")
         machine = roofline.measured()
         say(f"timing {rounds} rounds")
@@ -139,8 +140,9 @@ def measure(model: Model, data: Path, rounds: int, say: Callable[[str], None]) -
     height, width = picture.samples.shape[:2]
     work = roofline.work(model, height, width, symbols, len(streams[OURS]))
     cautions = [*bench_stats.of_machine(before, after, None, bench_environment.emulation()), *bench_stats.of_samples(timings[OURS]["whole"])]
-    return {"schema": SCHEMA, "codec_hash": model.network.hash.hex(), "picture": [width, height], "quality": QUALITY, "rounds": rounds, "threads": 1,
-            "valid": not any(found.caution in bench_stats.SPOILS for found in cautions), "warnings": [found.to_json() for found in cautions],
+    return {"schema": SCHEMA, "codec_hash": model.network.hash.hex(), "streams": probes, "picture": [width, height], "quality": QUALITY,
+            "rounds": rounds, "threads": 1, "valid": not any(found.caution in bench_stats.SPOILS for found in cautions),
+            "warnings": [found.to_json() for found in cautions],
             "machine": asdict(machine), "symbols": symbols, "stream_bytes": len(streams[OURS]),
             "work": {stage: {**asdict(entry), "least_ms": round(1e3 * entry.least_s(machine), 4), "bound": entry.bound(machine)}
                      for stage, entry in work.items()},

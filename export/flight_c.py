@@ -1,4 +1,4 @@
-"""Write the flight encoder: the encoder of a profile as one C99 file with its constants, its header, two test programs and a README.
+"""Write the flight encoder: the encoder of a profile as one C99 file with its constants, its header, two test programs, a README and the licence.
 
 What comes out needs a C99 compiler and nothing else; benchmarks/flight.py builds and measures it for several processors.
 """
@@ -21,6 +21,7 @@ from remac_runtime.network import read_bank, read_network
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_OUT = ROOT / "build" / "flight"
+LICENSE = "LICENSE"
 EXAMPLES = """\
 examples:
   python export/flight_c.py                                  # build/flight from weights/rover-m
@@ -38,6 +39,7 @@ def generate(model: Path, out: Path, with_bank: bool = True) -> list[Path]:
     content = to_c99.constants(network, bank)
     header = to_c99.header(network, bank)
     texts = {to_c99.HEADER: header, "remac_flight.c": to_c99.source(content), "README.md": c99_readme.render(network, bank, content, header)}
+    texts[LICENSE] = (ROOT / LICENSE).read_text(encoding="utf-8")
     texts |= {name: (to_c99.SOURCES / name).read_text(encoding="utf-8") for name in ("flight_encode.c", "flight_symbols.c")}
     try:
         out.mkdir(parents=True, exist_ok=True)

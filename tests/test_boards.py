@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from benchmarks import board_figures, speed_blocks
+from benchmarks.rd_remac import probe_streams
 from benchmarks.sources import Sources
-from remac_runtime import boards, cli, fit
+from remac_runtime import boards, boards_command, cli, fit
 from remac_runtime.bench import cost as bench_cost
 from remac_runtime.boards import BadBoard, find_board, load_board, load_boards
+from remac_runtime.codec import Encoder
 from remac_runtime.errors import BadInput
+from remac_runtime.model import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTS = (
@@ -151,6 +154,17 @@ def test_the_closest_calibration_is_taken() -> None:
     assert figures(calibrations=tuple(made)).calibration(board(isa="RV64GC"), "c99") == made[2]
 
 
+def test_what_was_measured_with_other_vector_instructions_is_an_assumption() -> None:
+    measured = fit.Calibration("c99", "x86", "vnni", 0.0, "measured", "remac bench on epyc_zen5_vm", share=0.5, simd="AVX-512")
+    made = figures(calibrations=(*figures().calibrations, measured))
+    assert made.calibration(find_board("epyc_zen5_vm"), "c99") == measured
+    there = made.calibration(find_board("intel_n100"), "c99")
+    assert (there.share, there.basis) == (0.5, "assumed")
+    assert there.source == "the share of the peak that remac bench on epyc_zen5_vm reached with AVX-512, not measured with AVX2 256-bit"
+    packed = fit.load_figures()
+    assert {one.id for one in load_boards() if packed.calibration(one, "onnxruntime").basis == "measured"} == {"epyc_zen5_vm"}
+
+
 def test_scalar_cores_do_one_product_a_cycle_at_most() -> None:
     assert fit.peak_mac_s(board(int8_dot="none"), "c99") == 2400e6 and fit.peak_mac_s(board(), "c99") == 76.8e9
     assert fit.peak_mac_s(board(), "numpy") == 19.2e9
@@ -198,8 +212,9 @@ def test_the_gain_by_hand() -> None:
 
 def test_measured_beside_predicted() -> None:
     (predicted,) = fit.predict(board(), "p", 1024, 1024, 1, "numpy", figures())
-    run = fit.MeasuredRun("rpi5", "numpy", 1, 1024, 1024, predicted.seconds * 2, None, None, False, True)
-    (compared,) = fit.compare(board(), "p", figures(measured=(run, dataclasses.replace(run, board="rpi4b"))))
+    run = fit.MeasuredRun("rpi5", "numpy", 1, 1024, 1024, predicted.seconds * 2, None, None, False, True, profile="p")
+    others = (dataclasses.replace(run, board="rpi4b"), dataclasses.replace(run, profile="q"))
+    (compared,) = fit.compare(board(), "p", figures(measured=(run, *others)))
     assert compared.error == pytest.approx(-0.5)
 
 
@@ -207,7 +222,7 @@ def test_packed_figures_are_read_back(tmp_path: Path) -> None:
     packed = fit.load_figures()
     assert packed.profile("rover-m").outputs("head") == 304 and 0 < packed.rate["rover-m"].share_of_jpeg < 1
     assert all(packed.calibration(one, name).runtime == name for one in load_boards() for name in fit.ENCODERS)
-    for content, message in (("{", "not JSON"), ('{"schema": 99}', "schema 99, this version reads 2")):
+    for content, message in (("{", "not JSON"), ('{"schema": 99}', "schema 99, this version reads 3")):
         (tmp_path / "figures.json").write_text(content)
         fit.load_figures.cache_clear()
         with pytest.raises(fit.NoFigures, match=message):
@@ -222,10 +237,35 @@ def test_packed_figures_are_read_back(tmp_path: Path) -> None:
 
 def bench_result(threads: int, network_ms: float, rest_ms: float, **changes: Any) -> dict[str, Any]:
     stages = {name: {"p50_ms": ms} for name, ms in zip(board_figures.NETWORK_STAGES, (network_ms / 2, network_ms / 2), strict=True)}
-    return {"board": "rpi5", "emulated": None, "valid": True, "picture": {"width": 1000, "height": 500, "sha256": "x"}, "codec": {"codec_hash": "h"},
+    return {"board": "rpi5", "emulated": None, "valid": True, "picture": {"width": 1000, "height": 500, "sha256": "x"},
+            "codec": {"codec_hash": "h", "profile": "rover-m"},
             "settings": {"backend": "onnxruntime", "threads": threads, "quality": 32}, "cost": {"mac_per_pixel": 8000.0},
             "timings": {"stages": stages, "pixels_to_bytes": {"p50_ms": network_ms + rest_ms}}, "memory": {"available": False},
             "energy": {"available": False}, **changes}
+
+
+def test_runs_of_an_earlier_encoder_are_told() -> None:
+    """By the bytes of the synthetic picture; what was timed with another picture cannot be coded again."""
+    asked = []
+
+    def again(width: int, height: int, quality: int) -> str:
+        asked.append((width, height, quality))
+        return "today"
+    picture = {"width": 640, "height": 480, "synthetic": True, "sha256": "x"}
+    for told, expected in (("today", False), ("then", True)):
+        result = bench_result(1, 5.0, 1.0, verified={"stream_sha256": told}, picture=picture)
+        assert board_figures.measured_run(result, [], again)["earlier_encoder"] is expected
+    other = bench_result(1, 5.0, 1.0, verified={"stream_sha256": "then"}, picture={**picture, "synthetic": False})
+    small = bench_result(1, 5.0, 1.0, verified={"stream_sha256": "then"}, picture=picture, codec={"codec_hash": "s", "profile": "rover-s"})
+    assert not any(board_figures.of_earlier_encoder(result, again) for result in (other, small)) and asked == [(640, 480, 32)] * 2
+
+
+def test_the_packed_streams_are_those_of_todays_encoder() -> None:
+    with Encoder(load_model(ROOT / "weights" / "rover-m")) as encoder:
+        now = probe_streams(encoder)
+        sums = board_figures.recoded(encoder)
+        assert sums(64, 64, 32) != sums(64, 64, 33)
+    assert json.loads(fit.FIGURES.read_text())["streams"] == now, "run `python -m benchmarks.board_figures` and `make readme`"
 
 
 def test_calibration_by_hand() -> None:
@@ -281,6 +321,32 @@ def test_fit_prints_labelled_predictions(capsys: pytest.CaptureFixture[str]) -> 
     assert entry["predictions"][0]["gain"]["saved_s_per_s"]["32000"] > 0
     assert ", up to 4 threads. " in command(capsys, "fit", "--board", "rpi5", "--threads", "99")[1]
     assert ", 1 thread. " in command(capsys, "fit", "--board", "gr712rc", "--threads", "99")[1]
+
+
+def test_fit_without_a_rate_predicts_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    """rover-s does not reach the quality of the comparison on every picture."""
+    assert "rover-s" not in fit.load_figures().rate
+    code, text, _ = command(capsys, "fit", "--profile", "rover-s", "--board", "rpi5")
+    row = next(line.split() for line in text.splitlines() if line.startswith("rpi5 "))
+    assert code == 0 and row[-4:] == ["-", "-", "-", "counted"] and row[-5:-4] == ["J"] and "not known, since rover-s" in text
+    code, text, _ = command(capsys, "fit", "--profile", "rover-s", "--json")
+    content = json.loads(text)
+    assert code == 0 and content["rate"] is None and len(content["boards"]) >= 29
+    assert not any(entry["measured"] for entry in content["boards"])      # those runs are of rover-m
+    assert all(p["gain"] is None and p["seconds"] > 0 for entry in content["boards"] for p in entry["predictions"])
+
+
+def test_fit_says_which_runs_are_of_an_earlier_encoder() -> None:
+    run = fit.MeasuredRun("rpi5", "numpy", 1, 640, 480, 1.0, None, None, True, True, profile="p")
+    for earlier in (False, True):
+        made = figures(measured=(dataclasses.replace(run, earlier_encoder=earlier),))
+        line = boards_command._measured_line(fit.compare(board(), "p", made)[0])
+        assert line.endswith(" (of an earlier encoder)") == earlier == made.outdated
+
+
+def test_the_package_carries_the_licence() -> None:
+    assert (ROOT / "runtime" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    assert 'license-files = ["LICENSE"]' in (ROOT / "runtime" / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), [

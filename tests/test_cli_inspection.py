@@ -98,11 +98,25 @@ def test_compare_arrays(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
         np.save(name, array)
     assert [remac("compare", "a.npy", name) for name in ("a.npy", "b.npy", "c.npy")] == [Exit.OK, Exit.DIFFERENT, Exit.SHAPES_DIFFER]
     assert "1 of 4 elements differ; first at [1, 1]: 4.0 and 4.001; largest difference 0.001" in capsys.readouterr().out
+    capsys.readouterr()
     assert remac("compare", "d.npy", "e.npy") == Exit.DIFFERENT
+    assert capsys.readouterr().out.rstrip().endswith("largest difference 1")
     Path("x.npy").write_bytes(b"rubbish")
     assert remac("compare", "a.npy", "x.npy") == Exit.FAILED
     assert remac("compare", "a.npy", "a.png") == Exit.FAILED
     assert "one kind" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", [np.uint64, np.int64])
+def test_compare_integers_that_floating_point_cannot_hold(fake: Path, dtype: type, capsys: pytest.CaptureFixture[str]) -> None:
+    large = 2 ** 62
+    for name, values in (("a", [7, large, 5]), ("b", [7, large + 1, 5]), ("c", [7, large + 1025, 4])):
+        np.save(name, np.array(values, dtype))
+    assert remac("compare", "a.npy", "b.npy") == Exit.DIFFERENT
+    assert capsys.readouterr().out == f"1 of 3 elements differ; first at [1]: {large} and {large + 1}; largest difference 1\n"
+    assert remac("compare", "c.npy", "a.npy", "--json") == Exit.DIFFERENT
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["largest"] == 1025 and isinstance(facts["largest"], int)
 
 
 def test_compare_arrays_of_odd_values(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:

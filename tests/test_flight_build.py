@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from remac_runtime.codec import EncodeOptions, Encoder
 from remac_runtime.errors import BadInput
 from remac_runtime.images import Picture
 from remac_runtime.model import load_model
+from remac_runtime.terrain import terrain
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 ROOT = Path(__file__).resolve().parents[1]
@@ -291,6 +294,27 @@ def test_readme(folder: Path) -> None:
     assert flight_checks.tool([folder / "example"], folder).split()[0] == str(Status.OK.value)      # also: the memory it declares is enough
     with pytest.raises(BadInput, match="NO_FIGURE"):
         c99_readme.fill("@NO_FIGURE@", {})
+
+
+def test_the_check_on_a_host_of_the_readme(folder: Path, small_model: Path) -> None:
+    """Its commands as printed, with the small model: the streams are equal, and with the references of the other line."""
+    check = re.search(r"(?:^    (?:cc|\./flight_encode|remac|cmp) .*\n)+", (folder / "README.md").read_text(), re.MULTILINE)
+    assert check and "build/small" in check[0]
+    lines = re.sub(r"build/\S+", str(small_model), check[0])
+    lines = lines.replace("    cc ", "    gcc ").replace("    remac ", f"    {sys.executable} -m remac_runtime ")
+    write_pnm(folder / "picture.ppm", Picture(terrain(70, 90, 3)))
+    for script in (lines, lines.replace("--quality", "--references chosen --quality", 1).replace(" --no-reference", "")):
+        done = subprocess.run(["sh", "-e", "-c", script], cwd=folder, capture_output=True, text=True, check=False,
+                              env={**os.environ, "PYTHONPATH": str(ROOT / "runtime")})
+        assert done.returncode == 0, done.stdout + done.stderr
+    script = lines.replace("--quality", "--references chosen --quality", 1)
+    assert subprocess.run(["sh", "-e", "-c", script], cwd=folder, capture_output=True, check=False).returncode != 0
+
+
+def test_the_licence_comes_along(folder: Path) -> None:
+    assert (folder / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    named = re.findall(r"^\| `([\w.]+)` \|", (folder / "README.md").read_text().split("\n## ")[0], re.MULTILINE)
+    assert named == ["remac_flight.h", "remac_flight.c", "flight_encode.c", "flight_symbols.c", "LICENSE"]
 
 
 def test_requirements_name_tests() -> None:

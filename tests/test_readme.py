@@ -3,7 +3,6 @@ shown to be able to fail."""
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 import shutil
@@ -33,12 +32,9 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILT = ROOT / "build" / "rover-m"
 NETWORK = b"a network"
 HASH = hashlib.sha256(NETWORK).digest()[:8].hex()
-TYPED_FIGURE = re.compile(r"[\d.,]*\d\s?(?:%|dB\b|MPix|kMAC|ms\b|MB\b|MiB\b|bpp\b|times\b)")
-BUDGETS = {"8 kMAC", "2 kMAC"}                # of the profiles: chosen, not measured
 SNIPPET = re.compile(r"^<!-- run -->\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+NUMBER = re.compile(r"[\d,]*\d")
 SECONDS = re.compile(r"\d+\.\d+ s$", re.MULTILINE)
-MOST_PICTURE_BYTES = 300_000
 
 
 # ---- a checkout with invented results
@@ -222,6 +218,37 @@ def test_other_results_fail_the_check(checkout: Path) -> None:
     assert run(checkout, "--check") == 1
 
 
+LOWER_BANDS = "*Times are of an earlier encoder of the same network (lower bands, no search for mosaics, other rounding): to be measured again.*"
+EARLIER = "*Times are of an earlier encoder of the same network: to be measured again.*"
+
+
+@pytest.mark.parametrize(("streams", "packed", "sentence"), [
+    (None, "a of the probe", LOWER_BANDS), ("a of the probe", "a of the probe", None), ("a of the probe", "b of the probe", EARLIER),
+    ("a of the probe", None, None),
+])
+def test_times_of_an_earlier_encoder_say_so(checkout: Path, streams: str | None, packed: str | None, sentence: str | None) -> None:
+    results = checkout / "benchmarks" / "results"
+    for name, content, kept in (("speed", speed_result(), streams), ("stages", stages_result(), streams), ("boards", boards_result(), packed)):
+        write_json(results / SOURCES[name].file, {**content, **({"streams": kept} if kept else {})})
+    run(checkout)
+    text = (checkout / "README.md").read_text()
+    tables = [re.search(rf"<!-- figures: {name} -->(.*?)<!-- end -->", text, re.DOTALL) for name in ("speed", "stages", "networks", "small")]
+    assert all(found and [line for line in found[1].splitlines() if line in (LOWER_BANDS, EARLIER)] == [sentence] * bool(sentence)
+               for found in tables)
+    assert ((sentence or "an earlier encoder").strip("*") in text) == bool(sentence)
+
+
+def test_predictions_by_runs_of_an_earlier_encoder_say_so(checkout: Path) -> None:
+    content = boards_result()
+    for earlier in (False, True):
+        content["measured"][0]["earlier_encoder"] = earlier
+        write_json(checkout / "benchmarks" / "results" / SOURCES["boards"].file, content)
+        run(checkout)
+        text = (checkout / "boards" / "README.md").read_text()
+        tables = [re.search(rf"<!-- figures: {name} -->(.*?)<!-- end -->", text, re.DOTALL) for name in ("boards", "prediction-error")]
+        assert all(found and (EARLIER in found[1].splitlines()) == earlier for found in tables)
+
+
 @pytest.mark.parametrize("name", ["speed", "encoder", "corruption", "example", "rd"])
 def test_results_of_another_codec_are_not_shown(checkout: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = checkout / "benchmarks" / "results" / SOURCES[name].file
@@ -263,78 +290,6 @@ def test_markers_that_do_not_pair(checkout: Path, text: str, message: str, capsy
     assert run(checkout) == 1
     assert message in capsys.readouterr().err
     assert (checkout / "README.md").read_text() == text
-
-
-# ---- the documents themselves
-
-def outside_blocks(text: str) -> str:
-    """The text that people wrote, without code."""
-    return re.sub(r"<!-- figures: .*?<!-- end -->|^```.*?^```$|^    .*?$", "", text, flags=re.DOTALL | re.MULTILINE)
-
-
-def typed_figures(text: str) -> list[str]:
-    return [found for found in TYPED_FIGURE.findall(outside_blocks(text)) if found not in BUDGETS]
-
-
-def test_the_documents_say_what_the_results_say() -> None:
-    assert readme.main(["--check"]) == 0, "run `make readme`"
-
-
-@pytest.mark.parametrize("document", readme.DOCUMENTS, ids=str)
-def test_no_figure_is_typed_by_hand(document: Path) -> None:
-    assert not typed_figures((ROOT / document).read_text())
-
-
-@pytest.mark.parametrize("text", ["it saves 52 % of the bytes", "at 36.5 dB", "30 MPix/s", "needs 7.4 kMAC/px", "3.2 times as fast"])
-def test_typed_figures_are_found(text: str) -> None:
-    assert typed_figures(f"<!-- figures: speed -->\n1 %\n<!-- end -->\n{text}")
-    assert not typed_figures(f"<!-- figures: speed -->\n{text}\n<!-- end -->\n")
-
-
-def test_every_block_is_in_a_document() -> None:
-    shown = {name for document in readme.DOCUMENTS for name in re.findall(r"<!-- figures: (\S+) -->", (ROOT / document).read_text())}
-    assert shown == set(BLOCKS)
-
-
-def broken_links(folder: Path, text: str) -> list[str]:
-    return [link for link in LINK.findall(text) if "://" not in link and not (folder / link).exists()]
-
-
-@pytest.mark.parametrize("document", readme.DOCUMENTS, ids=str)
-def test_links_lead_somewhere(document: Path) -> None:
-    assert not broken_links((ROOT / document).parent, (ROOT / document).read_text())
-    assert broken_links(ROOT, "[there](docs/nowhere.md)")
-
-
-def unknown_commands(text: str) -> Iterator[str]:
-    """Modules and make targets that a text names and that are not there."""
-    for module in re.findall(r"python -m ([a-z_.]+)", text):
-        if importlib.util.find_spec(module) is None:
-            yield module
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    for names in re.findall(r"(?:`|^    )make ([a-z -]+)", text, re.MULTILINE):
-        yield from set(names.split()) - set(targets)
-
-
-@pytest.mark.parametrize("document", readme.DOCUMENTS, ids=str)
-def test_commands_exist(document: Path) -> None:
-    assert not list(unknown_commands((ROOT / document).read_text()))
-    assert list(unknown_commands("python -m benchmarks.nothing")) and list(unknown_commands("`make coffee`"))
-
-
-def test_pictures_are_small() -> None:
-    sizes = [path.stat().st_size for path in example.PICTURES.glob("*")]
-    if not sizes:
-        pytest.skip("docs/pictures is not made yet: run `python -m benchmarks.example`")
-    assert sum(sizes) < MOST_PICTURE_BYTES
-
-
-def test_the_summary_is_of_the_results(tmp_path: Path) -> None:
-    """Nobody changed the definition of a figure, or measured again, without writing the summary anew."""
-    if not (RESULTS / "rd_summary.json").exists() or not (RESULTS / "rd_remac.json").exists():
-        pytest.skip("not measured yet: run `make figures`")
-    assert rd.main(["--codec-results", str(RESULTS / "rd_remac.json"), "--out", str(tmp_path)]) == 0
-    assert json.loads((tmp_path / "rd_summary.json").read_text()) == json.loads((RESULTS / "rd_summary.json").read_text())
 
 
 # ---- what the README tells people to run
@@ -379,8 +334,14 @@ def same_but_seconds(a: str, b: str) -> bool:
     return SECONDS.sub("s", a) == SECONDS.sub("s", b)
 
 
+def same_but_numbers(a: str, b: str) -> bool:
+    """The same words around numbers that are written the same way."""
+    return NUMBER.sub("#", a) == NUMBER.sub("#", b)
+
+
 def test_the_worked_example_is_real(place: Path) -> None:
-    """What integers make is the same here as when the example was written: sizes, CRCs and hashes. Of the rest, exit codes."""
+    """What integers make is the same here as when the example was written: sizes, CRCs and hashes. Of the rest, exit codes and
+    words: the ground decoder may differ in a last digit between machines."""
     path = RESULTS / "example.json"
     if not path.exists() or json.loads(path.read_text())["codec_hash"] != readme.shipped_hash(ROOT):
         pytest.skip("the example is of other weights: run `python -m benchmarks.example`")
@@ -388,7 +349,7 @@ def test_the_worked_example_is_real(place: Path) -> None:
     for step in json.loads(path.read_text())["steps"]:
         again = example.run_command(step["command"], place)
         assert again.exit_code == step["exit_code"], again.output
-        assert not integers[step["command"]] or same_but_seconds(again.output, step["output"])
+        assert (same_but_seconds if integers[step["command"]] else same_but_numbers)(again.output, step["output"])
 
 
 @pytest.mark.parametrize("change", [lambda text: text.replace("1", "2", 1), lambda text: text + "\nmore"])
@@ -396,3 +357,9 @@ def test_a_changed_example_is_seen(change: Callable[[str], str]) -> None:
     output = "a.png -> a.rmc: 14,979 bytes, quality 15, 0.12 s"
     assert same_but_seconds(output, output.replace("0.12 s", "1.50 s"))
     assert not same_but_seconds(output, change(output))
+
+
+@pytest.mark.parametrize(("other", "same"), [("largest difference 97; PSNR 28.1 dB", True), ("largest difference 130.0; PSNR 29.02 dB", False),
+                                             ("largest difference 130; PSNR 29.02 dB (peak 255)", False)])
+def test_words_of_an_example_are_compared_where_its_numbers_are_not(other: str, same: bool) -> None:
+    assert same_but_numbers("largest difference 130; PSNR 29.02 dB", other) == same

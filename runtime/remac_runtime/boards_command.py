@@ -9,7 +9,6 @@ from typing import Any
 
 from remac_runtime import fit
 from remac_runtime.boards import Board, figures, find_board, load_boards
-from remac_runtime.errors import BadInput
 from remac_runtime.exits import Exit
 
 HEADS: tuple[str, ...] = ("board", "runtime", "memory", "needs", "latency", "bound by", "energy", "saved s/s, 32 kbit/s", "2 Mbit/s",
@@ -84,68 +83,71 @@ class _Fitted:
 
     board: Board
     predictions: Sequence[fit.Prediction]
-    gains: Sequence[fit.Gain]
+    gains: Sequence[fit.Gain | None]       # None where the profile's rate was not measured
     compared: Sequence[fit.Compared]
 
     def to_json(self) -> dict[str, Any]:
-        predictions = [{**asdict(p), "seconds": p.seconds, "gain": asdict(g)} for p, g in zip(self.predictions, self.gains, strict=True)]
+        gains = [asdict(gain) if gain else None for gain in self.gains]
+        predictions = [{**asdict(p), "seconds": p.seconds, "gain": gain} for p, gain in zip(self.predictions, gains, strict=True)]
         measured = [{**asdict(c.run), "predicted_s": c.predicted_s, "error": c.error} for c in self.compared]
         return {"board": self.board.id, "predictions": predictions, "measured": measured}
 
 
-def _fitted(board: Board, rate: fit.Rate, options: argparse.Namespace) -> _Fitted:
+def _fitted(board: Board, rate: fit.Rate | None, options: argparse.Namespace) -> _Fitted:
     width, height = options.image
     predictions = fit.predict(board, options.profile, height, width, options.threads)
-    return _Fitted(board, predictions, [fit.gain(rate, prediction.seconds, height, width) for prediction in predictions],
-                   fit.compare(board, options.profile))
+    gains = [fit.gain(rate, prediction.seconds, height, width) if rate else None for prediction in predictions]
+    return _Fitted(board, predictions, gains, fit.compare(board, options.profile))
 
 
 def _fit(boards: Sequence[Board], options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     packed, (width, height) = fit.load_figures(), options.image
     packed.profile(options.profile)
-    rate = packed.rate.get(options.profile)
-    if rate is None:
-        raise BadInput(f"profile {options.profile}: its rate was not measured: choose one of {', '.join(packed.rate)}")
+    rate = packed.rate.get(options.profile)       # None for one that does not reach the quality of the comparison on every picture
     fitted = [_fitted(board, rate, options) for board in boards]
-    content = {"label": LABEL, "profile": options.profile, "image": [width, height], "rate": asdict(rate), "boards": [f.to_json() for f in fitted]}
+    content = {"label": LABEL, "profile": options.profile, "image": [width, height], "rate": asdict(rate) if rate else None,
+               "boards": [f.to_json() for f in fitted]}
     rows = [HEADS]
     for entry in fitted:
         shown = list(zip(entry.predictions, entry.gains, strict=True))
         rows += [_row(prediction, gain) for prediction, gain in (shown if options.board else shown[:1])]
     used = {prediction.threads for found in fitted for prediction in found.predictions}       # boards with fewer cores, and c99, use fewer
     threads = f"{'up to ' if len(used) > 1 else ''}{_threads(max(used, default=1))}"
-    lines = [f"{options.profile}, {width}x{height}, {threads}. {LABEL}", "", *aligned(rows), "", *_legend(rate, width, height)]
+    lines = [f"{options.profile}, {width}x{height}, {threads}. {LABEL}", "", *aligned(rows), "", *_legend(rate, options.profile, width, height)]
     lines += [_measured_line(entry) for found in fitted for entry in found.compared]
     if options.board:
         lines += [f"{prediction.runtime}: {prediction.basis}: {prediction.source}" for prediction in fitted[0].predictions]
     return content, lines
 
 
-def _row(prediction: fit.Prediction, gain: fit.Gain) -> tuple[str, ...]:
+def _row(prediction: fit.Prediction, gain: fit.Gain | None) -> tuple[str, ...]:
     place = (prediction.board, prediction.runtime, prediction.memory, _mib(prediction.needed_bytes / 2**20))
     if prediction.memory == "no":
         return (*place, *["-"] * (len(HEADS) - len(place)))
-    low, high = (gain.pictures[mbit] for mbit in fit.PASS_MBIT)
-    slow, fast = (short(gain.saved_s_per_s[link]) for link in fit.LINKS_BIT_S)
+    saved = [short(gain.saved_s_per_s[link]) for link in fit.LINKS_BIT_S] if gain else ["-"] * len(fit.LINKS_BIT_S)
+    pictures = "-".join(str(gain.pictures[mbit]) for mbit in fit.PASS_MBIT) if gain else "-"
     energy = "unknown" if prediction.joules is None else f"{short(prediction.joules)} J"
-    return (*place, duration(prediction.seconds), prediction.bound, energy, slow, fast, f"{low}-{high}", prediction.basis)
+    return (*place, duration(prediction.seconds), prediction.bound, energy, *saved, pictures, prediction.basis)
 
 
-def _legend(rate: fit.Rate, width: int, height: int) -> Iterator[str]:
-    jpeg, (low, high) = fit.gain(rate, 1.0, height, width).jpeg_pictures, fit.PASS_MBIT
+def _legend(rate: fit.Rate | None, profile: str, width: int, height: int) -> Iterator[str]:
     yield (f"memory: the picture at once, in strips of {fit.STRIP_ROWS} rows (c99: {fit.FLIGHT_STRIP_ROWS}), or not at all. "
-           "energy: the highest power mode over the latency.")
+           "energy: the highest power mode over the latency. basis: the share of the peak was measured, counted or assumed.")
+    if rate is None:
+        yield f"saved s/s and pictures a pass: not known, since {profile} does not reach the PSNR of JPEG of quality 85 on every picture."
+        return
+    jpeg, (low, high) = fit.gain(rate, 1.0, height, width).jpeg_pictures, fit.PASS_MBIT
     yield (f"saved s/s: seconds of link saved against JPEG of quality 85 for each second of encoding, at equal PSNR (JPEG: "
            f"{rate.jpeg_bits_per_pixel:.2f} bit/pixel; ours {100 * rate.share_of_jpeg:.0f} % of its bytes; means over {rate.pictures} pictures).")
-    yield (f"pictures a pass: what a relay pass of {low} to {high} Mbit carries; JPEG: {jpeg[low]}-{jpeg[high]}. "
-           "basis: the share of the peak was measured, counted or assumed.")
+    yield f"pictures a pass: what a relay pass of {low} to {high} Mbit carries; JPEG: {jpeg[low]}-{jpeg[high]}."
 
 
 def _measured_line(entry: fit.Compared) -> str:
     run = entry.run
     use = "the prediction was calibrated with this run" if run.used_to_calibrate else f"error of the prediction {100 * entry.error:+.0f} %"
     return (f"measured: {run.board}, {run.runtime}, {_threads(run.threads)}, {run.width}x{run.height}: {duration(run.seconds)}, "
-            f"predicted {duration(entry.predicted_s)}: {use}{'' if run.valid else ' (the run is not valid: see its warnings)'}")
+            f"predicted {duration(entry.predicted_s)}: {use}{'' if run.valid else ' (the run is not valid: see its warnings)'}"
+            f"{' (of an earlier encoder)' if run.earlier_encoder else ''}")
 
 
 def _threads(count: int) -> str:

@@ -105,13 +105,19 @@ def _first(a: Operand, b: Operand, unequal: NDArray[np.bool_], facts: dict[str, 
     if a.values.dtype.kind in "iuf":
         with np.errstate(invalid="ignore"):        # of equal infinities
             delta = np.abs(a.values.astype(np.float64) - b.values.astype(np.float64))
-        facts["largest"] = _plain(float(np.max(delta[unequal])))
+        facts["largest"] = _plain(float(np.max(delta[unequal]))) if a.values.dtype.kind == "f" else _largest(a, b, unequal, delta)
         lines.append(f"largest difference {facts['largest']}")
         if a.kind == "picture":
             facts["peak"] = _peak(a, b)
             facts["psnr_db"] = round(10 * math.log10(facts["peak"] ** 2 / float(np.mean(delta * delta))), 3)
             lines.append(f"PSNR {facts['psnr_db']:.2f} dB (peak {facts['peak']})")
     return lines
+
+
+def _largest(a: Operand, b: Operand, unequal: NDArray[np.bool_], delta: NDArray[np.float64]) -> int:
+    """Of integers, exactly: floating point says only where it is."""
+    place = int(np.argmax(np.where(unequal, delta, -1)))
+    return abs(int(a.values.flat[place]) - int(b.values.flat[place]))
 
 
 def _plain(value: float) -> float | str:

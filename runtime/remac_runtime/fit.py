@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from remac_runtime.errors import BadInput, RemacError
 from remac_runtime.topology import GRAPHS
 
 FIGURES = FOLDER / "figures.json"
-SCHEMA = 2
+SCHEMA = 3
 ENCODERS = ("onnxruntime", "c99", "numpy")                     # in order of preference at equal speed
 LINKS_BIT_S = (32_000, 2_000_000)                              # direct to Earth, and relay: reference/flight practice
 PASS_MBIT = (100, 250)                                         # of one relay pass
@@ -29,6 +29,7 @@ USABLE = 0.75                                                  # share of the me
 STRIP_ROWS, FLIGHT_STRIP_ROWS = 64, 16                         # of c99's calls, which `flight_bytes_per_column` is for
 BUSY_SLOTS = 0.5                                               # of the issue slots, by counted instructions: one a cycle where two are issued
 COPY_MOVES = 2                                                 # a copied byte is read and written
+ASSUMED = "assumed"                                            # basis of a calibration
 SCALAR_MAC_PER_CYCLE = 1.0                                     # at most, without instructions for products of bytes
 
 
@@ -41,7 +42,8 @@ class Calibration:
     """How one runtime does on one kind of processor (`family` and `int8_dot` of a board, or "any").
 
     `share`: of the theoretical peak that the network reaches; `instructions_per_mac`: what it executes instead, where that was counted;
-    `rest_slots`: issue slots a pixel outside the network; `basis`: measured, counted or assumed; `source` says where from.
+    `rest_slots`: issue slots a pixel outside the network; `basis`: measured, counted or assumed; `source` says where from; `simd`: vector
+    instructions of the processor that was measured, None where that does not matter.
     """
 
     runtime: str
@@ -52,6 +54,14 @@ class Calibration:
     source: str
     share: float | None = None
     instructions_per_mac: float | None = None
+    simd: str | None = None
+
+    def on(self, board: Board) -> Calibration:
+        """As it holds for a board: what was measured with other vector instructions is an assumption there."""
+        if self.simd in (None, board.cpu.simd):
+            return self
+        return replace(self, basis=ASSUMED, source=f"the share of the peak that {self.source} reached with {self.simd}, not measured with "
+                                                   f"{board.cpu.simd}")
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,8 @@ class MeasuredRun:
     joules: float | None
     used_to_calibrate: bool
     valid: bool
+    earlier_encoder: bool = False         # of the same network: its bytes are others than today's
+    profile: str = "rover-m"
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,11 @@ class Figures:
     rate: Mapping[str, Rate]
     measured: tuple[MeasuredRun, ...]
 
+    @property
+    def outdated(self) -> bool:
+        """Whether a run that calibrates is of an earlier encoder."""
+        return any(run.earlier_encoder for run in self.measured if run.used_to_calibrate)
+
     def profile(self, name: str) -> bench_cost.Shape:
         """Raises BadInput, with the nearest names."""
         if name not in self.profiles:
@@ -101,7 +118,7 @@ class Figures:
         """The one that fits the board's processor most closely; where several do, the first."""
         kinds = ((board.family, board.cpu.int8_dot), ("any", board.cpu.int8_dot), (board.family, "any"), ("any", "any"))
         found = {(entry.family, entry.int8_dot): entry for entry in reversed(self.calibrations) if entry.runtime == runtime}
-        return next(found[kind] for kind in kinds if kind in found)
+        return next(found[kind] for kind in kinds if kind in found).on(board)
 
 
 @dataclass(frozen=True)
@@ -257,11 +274,11 @@ class Compared:
 
 
 def compare(board: Board, profile: str, figures: Figures | None = None) -> list[Compared]:
-    """The measured runs of a board beside predictions for the same runtime, threads and size."""
+    """The measured runs of a profile on a board beside predictions for the same runtime, threads and size."""
     figures = figures or load_figures()
     found = []
     for run in figures.measured:
-        if run.board == board.id:
+        if (run.board, run.profile) == (board.id, profile):
             (prediction,) = predict(board, profile, run.height, run.width, run.threads, run.runtime, figures)
             found.append(Compared(run, prediction.seconds))
     return found
