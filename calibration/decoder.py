@@ -62,11 +62,11 @@ def check_same_rover(codec: Codec, network: Network, shipped: Codec) -> None:
             raise BadNetwork(f"{name} of the checkpoint differs from the codec that was shipped: {MEND}")
 
 
-def check_same_shared(decoder: RefDecoder | RefinedDecoder, folder: Path, source: Path) -> None:
-    """Raise BadNetwork where what a decoder does not bring along is not what the files in `folder` have."""
+def check_same_shared(decoder: RefDecoder | RefinedDecoder, shipped: Codec, folder: Path, source: Path) -> None:
+    """Raise BadNetwork where what a decoder does not bring along is not what the files in `folder`, whose codec is given, have."""
     name = decoder.config.name
     brought = own_state(decoder)
-    theirs = shared_state(load_codec(folder, {}), folder, name)
+    theirs = shared_state(shipped, folder, name)
     for tensor, value in decoder.state_dict().items():
         if tensor not in brought and not torch.allclose(value, theirs[tensor]):
             raise BadNetwork(f"{source}: decoder.{tensor} differs from that of {folder}: train {name} on what was shipped (thaw it)")
@@ -78,9 +78,9 @@ def load_trained(path: Path, folder: Path, profile: str, decoder: str, network: 
     if decoder == own:
         raise BadNetwork(f"{decoder} is the own decoder of {profile}, which {CODEC_FILE} holds: "
                          f"ship it with `python -m calibration.freeze {path} --out {folder}`")
-    codec = load_checkpoint(path, profile, decoder)
-    check_same_rover(codec, network, load_codec(folder, {}))
-    check_same_shared(codec.decoder, folder, path)
+    codec, shipped = load_checkpoint(path, profile, decoder), load_codec(folder, {})
+    check_same_rover(codec, network, shipped)
+    check_same_shared(codec.decoder, shipped, folder, path)
     return codec.decoder
 
 

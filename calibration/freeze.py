@@ -29,6 +29,7 @@ from remac.integer import set_integer
 from remac.references import REFERENCE_PIXELS
 from remac.weights import CODEC_FILE, save_codec
 from remac_runtime.backends import open_backend
+from remac_runtime.bench.arguments import count
 from remac_runtime.errors import BadNetwork
 from remac_runtime.exits import reported
 from remac_runtime.format import ACCUMULATOR_LIMIT
@@ -132,12 +133,6 @@ def proof(network: Network) -> dict[str, float]:
     return {name: round(float(layer.bound().max()) / ACCUMULATOR_LIMIT, 4) for name, layer in network.layers.items()}
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
-
-
 @reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m calibration.freeze", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,7 +140,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--profile", choices=sorted(PROFILES), default="rover-m")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
-    parser.add_argument("--limit", type=_count, metavar="N", help="use so many training pictures only (a quick look)")
+    parser.add_argument("--limit", type=count, metavar="N", help="use so many training pictures only (a quick look)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     network = freeze(load_checkpoint(options.checkpoint, options.profile), data_folder(options.data), options.out, options.limit)

@@ -23,6 +23,7 @@ if not __package__:     # run as a script: its own folder is on the path, the ch
 
 from export.command import reported
 from export.report import CheckResult, Section, plain, render
+from remac_runtime.bench.arguments import count
 from remac_runtime.bench.cost import STAGES
 from remac_runtime.errors import RemacError
 from remac_runtime.files import copy
@@ -248,12 +249,6 @@ def _decibel(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
-
-
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--profile", default="rover-m", help="weights/PROFILE is built into build/PROFILE (rover-m)")
@@ -262,7 +257,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--bank", type=Path, metavar="FILE", help="another reference bank")
     result.add_argument("--sample", type=Path, metavar="PICTURE", help=f"another sample picture, of up to {JPEG_DEPTH} bits a sample")
     result.add_argument("--data", type=Path, metavar="FOLDER", help=f"the Mars pictures (${DATA_VARIABLE} or ../shared/data/mars; not needed)")
-    result.add_argument("--runs", type=_count, default=9, metavar="N", help="timed encodes (9)")
+    result.add_argument("--runs", type=count, default=9, metavar="N", help="timed encodes (9)")
     result.add_argument("--json", action="store_true", help="print JSON in place of the table")
     return result
 

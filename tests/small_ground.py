@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from small_network import WIDTHS
+from small_network import WIDTHS, write_small_model
 
 from remac_runtime.network import read_network
 
@@ -103,3 +103,10 @@ def write_small_enhancer(folder: Path, trained: str = "20 50") -> None:
     assert export_segmenter(Segmenter().eval(), out / "segmenter.onnx").check.passed
     with Encoder(load_model(folder), "numpy") as encoder:
         (out / "dictionary.rmc").write_bytes(encoder.encode(Picture(terrain(512, 768, 4)), EncodeOptions(60)))
+
+
+def write_small_ground(folder: Path) -> None:
+    """A whole model folder: the small network, its ground decoder and its enhancer."""
+    write_small_model(folder)
+    write_small_decoder(folder)
+    write_small_enhancer(folder)

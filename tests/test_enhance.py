@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from small_ground import small_marsqe, write_small_decoder, write_small_enhancer
+from small_ground import small_marsqe, write_small_decoder, write_small_ground
 from small_network import write_small_model
 
 from remac_runtime import cli
@@ -175,9 +175,7 @@ def test_tiles_of_an_identity_are_the_picture() -> None:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("enhance")
-    write_small_model(folder)
-    write_small_decoder(folder)
-    write_small_enhancer(folder)
+    write_small_ground(folder)
     return folder
 
 

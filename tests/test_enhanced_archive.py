@@ -9,8 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 from PIL import Image
-from small_ground import write_small_decoder, write_small_enhancer
-from small_network import write_small_model
+from small_ground import write_small_decoder, write_small_ground
 
 from remac_runtime import cli
 from remac_runtime.archive import coordinator
@@ -27,9 +26,7 @@ from remac_runtime.terrain import terrain
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("enhanced")
-    write_small_model(folder)
-    write_small_decoder(folder)
-    write_small_enhancer(folder)
+    write_small_ground(folder)
     return folder
 
 

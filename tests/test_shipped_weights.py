@@ -167,7 +167,7 @@ def test_a_deeper_decoder_keeps_the_trunk_and_ships_without_it(integer_codec: Co
     torch.save({"stage": "quantised", "rate": asdict(RATE), "model": integer_network.shipped_codec(tmp_path).state_dict()}, start)
     run = run_for(tmp_path / "deep", pictures, "decoder", start, steps=2)
     codec = trained(replace(run, codec=replace(TINY, decoder=deeper))).model
-    decoder.check_same_shared(codec.decoder, tmp_path, start)
+    decoder.check_same_shared(codec.decoder, load_codec(tmp_path, {}), tmp_path, start)
     path = save_decoder(codec.decoder, tmp_path, network.hash.hex())
     assert not any(name.removeprefix("decoder.").startswith(RefDecoder.TRUNK) for name in load_tensors(path)[0])
     again = load_ground(tmp_path, "tiny-deep").decoder.state_dict()
@@ -176,7 +176,7 @@ def test_a_deeper_decoder_keeps_the_trunk_and_ships_without_it(integer_codec: Co
     with torch.no_grad():
         codec.base.entry.weight.mul_(1.1)
     with pytest.raises(BadNetwork, match=r"decoder\.entry.* differs"):
-        decoder.check_same_shared(codec.decoder, tmp_path, start)
+        decoder.check_same_shared(codec.decoder, load_codec(tmp_path, {}), tmp_path, start)
 
 
 def test_a_refined_decoder_is_trained_and_ships_without_what_it_refines(integer_codec: Codec, tmp_path: Path, pictures: Path,

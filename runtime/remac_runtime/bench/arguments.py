@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+from functools import partial
 from pathlib import Path
 
 from remac_runtime.choices import BACKENDS
@@ -37,10 +39,14 @@ def size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) <= 100_000:
+def count(text: str, most: float = math.inf) -> int:
+    """A whole number from 1 on; beyond `most` none is meant."""
+    if not text.isdecimal() or not 0 < int(text) <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+_count = partial(count, most=100_000)
 
 
 def _quality(text: str) -> int:
