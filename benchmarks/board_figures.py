@@ -89,17 +89,18 @@ def _seconds(result: Mapping[str, Any], stages: Sequence[str]) -> float:
     return math.fsum(result["timings"]["stages"][name]["p50_ms"] for name in stages) / 1e3
 
 
-def largest_single(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The runs that calibrate: of each board and runtime the valid one of one thread with the largest picture."""
-    best: dict[tuple[str, str], Mapping[str, Any]] = {}
+def calibrating_runs(found: Sequence[Mapping[str, Any]], earlier: Callable[[Mapping[str, Any]], bool]) -> list[Mapping[str, Any]]:
+    """The runs that calibrate: of each kind of processor and runtime one of one thread. Of today's encoder before those that `earlier` tells, valid
+    ones before others, then the one with the largest picture."""
+    best: dict[tuple[str, ...], tuple[tuple[bool, bool, int], Mapping[str, Any]]] = {}
     for result in found:
-        key = (result["board"], result["settings"]["backend"])
-        pixels = result["picture"]["width"] * result["picture"]["height"]
-        if result["settings"]["threads"] == 1 and result["emulated"] is None and key[1] in ASSUMED:
-            known = best.get(key)
-            if known is None or (result["valid"], pixels) > (known["valid"], known["picture"]["width"] * known["picture"]["height"]):
-                best[key] = result
-    return list(best.values())
+        runtime, picture, board = result["settings"]["backend"], result["picture"], find_board(result["board"])
+        if result["settings"]["threads"] == 1 and result["emulated"] is None and runtime in ASSUMED:
+            key = (board.family, board.cpu.int8_dot, board.cpu.simd, runtime)
+            rank = (not earlier(result), bool(result["valid"]), picture["width"] * picture["height"])
+            if key not in best or rank > best[key][0]:
+                best[key] = rank, result
+    return [result for _, result in best.values()]
 
 
 def calibration(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,7 +206,10 @@ def measured_run(result: Mapping[str, Any], calibrating: Sequence[Mapping[str, A
 def make(root: Path, folder: Path) -> dict[str, Any]:
     """Everything, as figures.json holds it. Raises RemacError."""
     found = [result for result in results(folder / "boards") if result["emulated"] is None]
-    calibrating = largest_single(found)
+    with Encoder(load_model(root / "weights" / COUNTED_PROFILE)) as encoder:
+        again, streams = recoded(encoder), probe_streams(encoder)
+        calibrating = calibrating_runs(found, lambda result: of_earlier_encoder(result, again))
+        runs = [measured_run(result, calibrating, again) for result in found]
     measured = [calibration(result) for result in calibrating]
     summary = folder / "rd_summary.json"
     if not summary.is_file():
@@ -218,9 +222,6 @@ def make(root: Path, folder: Path) -> dict[str, Any]:
     mac = mac_per_pixel(shapes[COUNTED_PROFILE])
     known = [*measured, *counted(flown, mac)]
     known += counted_arm64(emulated, known, mac)
-    with Encoder(load_model(root / "weights" / COUNTED_PROFILE)) as encoder:
-        again, streams = recoded(encoder), probe_streams(encoder)
-        runs = [measured_run(result, calibrating, again) for result in found]
     return {"schema": fit.SCHEMA, "codec_hash": codecs[COUNTED_PROFILE][0].hash.hex(), "streams": streams,
             "profiles": {profile: shape_entry(shape) for profile, shape in shapes.items()}, "loaded_bytes": ASSUMED_LOADED_BYTES | loaded,
             "flight_bytes_per_column": flight_columns(flown),

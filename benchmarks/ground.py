@@ -208,11 +208,14 @@ def nothing() -> dict[str, Any]:
 
 
 def earlier(path: Path, codec: str, decoders: Mapping[str, str]) -> dict[str, Any]:
-    """What a results file holds of this codec, without what other decoders of the same names made; `decoders` {label: SHA-256}."""
+    """What a results file holds of this codec, without what other decoders of the same names made; `decoders` {label: SHA-256}. Of another codec the
+    costs alone are kept, which say of what files they are."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if content.get("codec_hash") != codec or content.get("schema") != SCHEMA:
+    if content.get("schema") != SCHEMA:
         return nothing()
     ground_cost.adopt(content["costs"], content.get("environment", {}))
+    if content["codec_hash"] != codec:
+        return nothing() | {"costs": content["costs"]}
     stale = {label for label in {*content["decoders"], *decoders} if content["decoders"].get(label) != decoders.get(label)}
     for label in stale:
         content["fields"].pop(label, None)

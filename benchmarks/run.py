@@ -37,7 +37,7 @@ CACHE = ROOT / "build" / "benchmarks"
 SMALL_MODEL = ROOT / "build" / "rover-s"
 WEIGHTS, ENHANCER_WEIGHTS = ROOT / "weights" / "rover-m", ROOT / "weights" / "marsqe"
 CALM_TRIES, CALM_PAUSE_S, CALM_SHARE = 20, 3.0, 0.9
-THIS_BOARD = "epyc_zen5_vm"
+THIS_BOARD = "xeon6_vm"
 # What `remac boards fit` is calibrated with (one thread, the largest picture of each engine) and checked with (the others).
 BOARD_RUNS = (("onnxruntime", 1, None), ("onnxruntime", 2, None), ("onnxruntime", 1, (640, 480)), ("onnxruntime", 2, (640, 480)),
               ("onnxruntime", 1, (2560, 1920)), ("numpy", 1, None), ("numpy", 1, (640, 480)), ("c99", 1, None), ("c99", 1, (640, 480)))

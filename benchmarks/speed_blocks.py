@@ -167,8 +167,8 @@ def prediction_error(sources: Sources) -> str:
     for entry in compared:
         run = entry.run
         use = "calibrates" if run.used_to_calibrate else f"{100 * entry.error:+.0f} %"
-        rows.append((f"`{run.board}`", run.runtime, str(run.threads), f"{run.width}x{run.height}", duration(run.seconds),
-                     duration(entry.predicted_s), use, "yes" if run.valid else "no"))
+        rows.append((f"`{run.board}`", run.runtime, str(run.threads), f"{run.width}x{run.height}",
+                     f"{duration(run.seconds)}{' (1)' if run.earlier_encoder else ''}", duration(entry.predicted_s), use, "yes" if run.valid else "no"))
     counted = _counted(packed)
     if not rows and not counted:
         raise NotMeasuredError("boards/*.json")
@@ -177,7 +177,9 @@ def prediction_error(sources: Sources) -> str:
     summary = f" Largest error of a prediction that can be checked: {100 * max(checked):.0f} %." if checked else ""
     measured = [table(heads, rows, left=2), "", "Each engine is calibrated with its run of one thread on the largest picture; the others check the "
                                                 "prediction." + summary] if rows else []
-    return "\n".join([*measured, *(_outdated(packed) if rows else []), *([""] if rows and counted else []), *counted])
+    if any(entry.run.earlier_encoder for entry in compared):
+        measured[-1] += " (1): of an earlier encoder of the same network."
+    return "\n".join([*measured, *([""] if rows and counted else []), *counted])
 
 
 def _counted(packed: fit.Figures) -> list[str]:

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from remac_runtime.enhance.enhancer import DICTIONARY_FILE, SEGMENTER_FILE
-from remac_runtime.errors import BadNetwork
+from remac_runtime.errors import BadNetwork, RemacError
 from remac_runtime.files import write_json
 from remac_runtime.model import BANK_FILE, ENHANCE_FOLDER, GROUND_FOLDER, NETWORK_FILE
 from remac_runtime.network import Bank, Network
+from remac_runtime.packets import scan
 from remac_runtime.topology import GRAPHS
 
 SCHEMA = 1
 MANIFEST_FILE = "manifest.json"
 ROVER_FILES = (Path(NETWORK_FILE), Path(BANK_FILE), *(Path(f"{graph}.onnx") for graph in GRAPHS))
 DICTIONARY, SEGMENTER = ENHANCE_FOLDER / DICTIONARY_FILE, ENHANCE_FOLDER / SEGMENTER_FILE       # which every network of MarsQE needs
+UNKNOWN = "an unknown one"
 TOOLS = ("numpy", "onnx", "onnxruntime", "onnxsim", "torch", "remac-runtime")
 
 
@@ -115,8 +117,18 @@ def offences(manifest: Mapping[str, Any], folder: Path, network: Network, bank: 
         if name not in files:
             yield f"{name}: not listed"
     for name in files:
-        if Path(name).parent == GROUND_FOLDER and (made_for := properties(folder / name).get("codec_hash", "an unknown one")) != codec:
+        if Path(name).parent == GROUND_FOLDER and (made_for := properties(folder / name).get("codec_hash", UNKNOWN)) != codec:
             yield f"{name}: made for codec {made_for}, the network is {codec}"
+        if name == DICTIONARY.as_posix() and (made_with := coded_with(folder / name)) != codec:
+            yield f"{name}: made with codec {made_with}, the network is {codec}: run python export/marsqe.py, then this again"
+
+
+def coded_with(path: Path) -> str:
+    """The hash of the codec that made a stream, in hex, or words where it is none."""
+    try:
+        return scan(path.read_bytes()).header.codec_hash.hex()
+    except RemacError:
+        return UNKNOWN
 
 
 def properties(path: Path) -> dict[str, str]:

@@ -162,7 +162,7 @@ def test_what_was_measured_with_other_vector_instructions_is_an_assumption() -> 
     assert (there.share, there.basis) == (0.5, "assumed")
     assert there.source == "the share of the peak that remac bench on epyc_zen5_vm reached with AVX-512, not measured with AVX2 256-bit"
     packed = fit.load_figures()
-    assert {one.id for one in load_boards() if packed.calibration(one, "onnxruntime").basis == "measured"} == {"epyc_zen5_vm"}
+    assert {one.id for one in load_boards() if packed.calibration(one, "onnxruntime").basis == "measured"} == {"epyc_zen5_vm", "xeon6_vm"}
 
 
 def test_scalar_cores_do_one_product_a_cycle_at_most() -> None:
@@ -279,8 +279,17 @@ def test_calibration_by_hand() -> None:
 def test_the_largest_valid_picture_of_one_thread_calibrates() -> None:
     small, large = bench_result(1, 1, 1), bench_result(1, 2, 1, picture={"width": 2000, "height": 500, "sha256": "y"})
     others = [bench_result(2, 3, 1), bench_result(1, 3, 1, emulated="qemu", picture={"width": 9000, "height": 500, "sha256": "z"})]
-    assert board_figures.largest_single([small, large, *others]) == [large]
-    assert board_figures.largest_single([small, {**large, "valid": False}]) == [small]
+    assert board_figures.calibrating_runs([small, large, *others], lambda run: False) == [large]
+    assert board_figures.calibrating_runs([small, {**large, "valid": False}], lambda run: False) == [small]
+
+
+def test_one_machine_calibrates_a_kind_of_processor_and_with_todays_encoder() -> None:
+    """Runs of another board of that kind then check the prediction."""
+    old, new = (bench_result(1, 1, 1, board=name) for name in ("epyc_zen5_vm", "xeon6_vm"))
+    other = bench_result(1, 1, 1)
+    assert board_figures.calibrating_runs([old, new, other], lambda run: run is old) == [new, other]
+    assert board_figures.calibrating_runs([old, new], lambda run: False) == [old]
+    assert board_figures.calibrating_runs([old, {**new, "valid": False}], lambda run: run is old) == [{**new, "valid": False}]
 
 
 def test_instruction_counts_become_calibrations() -> None:

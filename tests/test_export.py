@@ -17,7 +17,9 @@ from export import command, layer_checks, manifest, measure, onnx_checks, onnx_m
 from remac_runtime import topology
 from remac_runtime.backends import BACKENDS, available_backend
 from remac_runtime.bench import cost as bench_cost
+from remac_runtime.codec import EncodeOptions, Encoder
 from remac_runtime.errors import BadNetwork, RemacError
+from remac_runtime.images import Picture
 from remac_runtime.model import Model, load_model
 from remac_runtime.network import KERNEL_3, Network, read_network
 from remac_runtime.terrain import terrain
@@ -218,9 +220,14 @@ def test_manifest_is_of_what_was_loaded(folder: Path, model: Model) -> None:
     assert found() == [f"{label}: made for codec an unknown one, the network is {codec}"]
     (folder / label).unlink()
     (folder / "ground" / "enhance").mkdir()
-    (folder / "ground" / "enhance" / "dictionary.rmc").write_bytes(b"references")
+    references = folder / "ground" / "enhance" / "dictionary.rmc"
+    with Encoder(model, "numpy") as encoder:
+        references.write_bytes(encoder.encode(Picture(terrain(64, 64, 1)), EncodeOptions(60)))
     assert found() == ["ground/enhance/segmenter.onnx: not listed"]
-    (folder / "ground" / "enhance" / "dictionary.rmc").rename(folder / "ground" / "enhance" / "segmenter.onnx")
+    references.write_bytes(b"no stream")
+    assert found()[1:] == [f"ground/enhance/dictionary.rmc: made with codec an unknown one, the network is {codec}: run python export/marsqe.py, "
+                           "then this again"]
+    references.rename(folder / "ground" / "enhance" / "segmenter.onnx")
     assert found() == ["ground/enhance/dictionary.rmc: not listed"]
     (folder / "phase2.onnx").unlink()
     assert "phase2.onnx: not listed" in found()

@@ -58,7 +58,8 @@ def test_results_of_other_files_are_dropped(tmp_path: Path) -> None:
     retrained = ground.earlier(path, "c", decoders | {"deep@2": "d"})
     assert list(retrained["fields"]) == ["moderate@1"] and [list(entry["psnr"]) for entry in retrained["images"].values()] == [["moderate@1"]] * 2
     assert list(ground.earlier(path, "c", {"moderate@1": "a"})["fields"]) == ["moderate@1"]
-    assert ground.earlier(path, "other", decoders)["images"] == {} and ground.earlier(tmp_path / "none.json", "c", decoders)["costs"] == {}
+    assert ground.earlier(path, "other", decoders) == {"costs": {"x": {}}, "fields": {}, "images": {}}, "costs say of what files they are"
+    assert ground.earlier(tmp_path / "none.json", "c", decoders)["costs"] == {}
 
 
 def test_complete_results_of_another_picture_do_not_count(tmp_path: Path) -> None:
