@@ -167,8 +167,9 @@ def prediction_error(sources: Sources) -> str:
     for entry in compared:
         run = entry.run
         use = "calibrates" if run.used_to_calibrate else f"{100 * entry.error:+.0f} %"
+        measured_s = duration(run.seconds) + (" (1)" if run.earlier_encoder else "")
         rows.append((f"`{run.board}`", run.runtime, str(run.threads), f"{run.width}x{run.height}",
-                     f"{duration(run.seconds)}{' (1)' if run.earlier_encoder else ''}", duration(entry.predicted_s), use, "yes" if run.valid else "no"))
+                     measured_s, duration(entry.predicted_s), use, "yes" if run.valid else "no"))
     counted = _counted(packed)
     if not rows and not counted:
         raise NotMeasuredError("boards/*.json")
