@@ -119,8 +119,8 @@ def offences(manifest: Mapping[str, Any], folder: Path, network: Network, bank: 
     for name in files:
         if Path(name).parent == GROUND_FOLDER and (made_for := properties(folder / name).get("codec_hash", UNKNOWN)) != codec:
             yield f"{name}: made for codec {made_for}, the network is {codec}"
-        if name == DICTIONARY.as_posix() and (made_with := coded_with(folder / name)) != codec:
-            yield f"{name}: made with codec {made_with}, the network is {codec}: run python export/marsqe.py, then this again"
+    if DICTIONARY.as_posix() in files and (made_with := coded_with(folder / DICTIONARY)) != codec:
+        yield f"{DICTIONARY.as_posix()}: made with codec {made_with}, the network is {codec}: run python export/marsqe.py, then this again"
 
 
 def coded_with(path: Path) -> str:
