@@ -65,7 +65,7 @@ def test_a_missing_or_stale_extension_is_done_without(monkeypatch: pytest.Monkey
 def test_sizes_are_checked() -> None:
     """A wrong size, a wrong number of arguments or a read-only output is an exception, never an access beyond an array."""
     library: Any = native.library
-    i32, i64 = np.zeros(8, np.int32), np.zeros(8, np.int64)
+    i32 = np.zeros(8, np.int32)
     u8, u16, empty = np.zeros(8, np.uint8), np.zeros(8, np.uint16), np.zeros(0, np.int32)
     frozen = np.zeros(8, np.uint16)
     frozen.flags.writeable = False
@@ -73,8 +73,8 @@ def test_sizes_are_checked() -> None:
     state = np.zeros(library.DECODER_WORDS, np.uint32)
     tables = (i32[:1], i32[:2], u16, np.zeros(256, np.uint16))
     wrong: list[tuple[Any, ...]] = [
-        (library.requantise, i64, i32[:3], i64), (library.requantise, i64, empty, i64), (library.requantise, i64, row, i64[:7]),
-        (library.requantise, np.zeros(9, np.uint8), row, i64), (library.scale_level, i32, row, u16[:7]), (library.scale_level, i32[:7], row, u16[:7]),
+        (library.requantise, i32[:3], i32), (library.requantise, empty, i32), (library.requantise, row, i32[:7]),
+        (library.requantise, row, np.zeros(9, np.uint8)), (library.scale_level, i32, row, u16[:7]), (library.scale_level, i32[:7], row, u16[:7]),
         (library.quantise, row, row, row, row, rounding, i32, i32, i32, i32, u16, u8, i32[:7], 0),
         (library.quantise, row, row, row, row[:3], rounding, i32, i32, i32, i32, u16, u8, i32, 0),
         (library.quantise, row, row, row, row, rounding[:63], i32, i32, i32, i32, u16, u8, i32, 0),
@@ -351,8 +351,9 @@ def test_element_wise_steps_are_defined_for_every_input(tmp_path: Path) -> None:
             q = arithmetic.quantise(y, mu, scale, params)
             adaptation = Adaptation(rules.network)
             coded, tables = adaptation.collect(q.symbols, q.level)
-            out = arithmetic.requantise(y.astype(np.int64) << 14, params.context_shift)
-        arrays = (q.level, tables, coded, adaptation.channel, q.symbols, q.y_hat, q.plane, out)
+            acc = y >> 7
+            arithmetic.requantise(acc, params.context_shift)
+        arrays = (q.level, tables, coded, adaptation.channel, q.symbols, q.y_hat, q.plane, acc)
         expected.append((0, bitwise_crc(b"".join(array.tobytes() for array in arrays))))
     result = run(program, model_bytes(combine(random_band(0, 1).tables)) + data)
     assert result.returncode == 0, result.stderr.decode()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from remac_runtime import native
 from remac_runtime.format import GAIN_BITS, LATENT_OFFSET, LEVEL_MAX, ROUNDING, SCALE_FRACTION_BITS, SYMBOL_LIMIT
@@ -44,17 +44,19 @@ def quality_params(network: Network, quality: int) -> QualityParams:
     return QualityParams(gain, inverse_gain, scale_offset, context_shift, rounding, network.coded_from)
 
 
-def requantise(acc: NDArray[np.int64], shift: ArrayLike) -> NDArray[np.int64]:
-    """rne(acc, shift) of FORMAT 5.1 for int64[...,C], |acc| < 2^46; shift -8..16 is one integer or one per channel [C], negative ones shift left."""
-    shifts = np.atleast_1d(np.asarray(shift, np.int32))
+def requantise(acc: NDArray[np.int32], shift: NDArray[np.integer]) -> None:
+    """rne(acc, shift) of FORMAT 5.1 in place, of a head's accumulators int32[...,C], C-contiguous, and its shifts [C].
+
+    |acc| < ACCUMULATOR_LIMIT; shift is -8..16, and where it is negative, which is to the left, the result is below HEAD_LIMIT.
+    """
+    if acc.dtype != np.int32 or not acc.flags.c_contiguous or shift.shape != acc.shape[-1:]:
+        raise ValueError(f"shifts {shift.shape} for {acc.dtype}{list(acc.shape)}, which must be int32 and C-contiguous")
     if native.library is not None and acc.size:
-        acc = native.plain(acc, np.int64)
-        if shifts.shape not in {(1,), acc.shape[-1:]}:
-            raise ValueError(f"shifts {shifts.shape} for an array {acc.shape}")
-        out = np.empty_like(acc)
-        native.library.requantise(acc, native.plain(shifts, np.int32), out)
-        return out
-    return _requantise(np.asarray(acc, np.int64), shifts.astype(np.int64))
+        native.library.requantise(native.plain(shift, np.int32), acc)
+        return
+    shifts = shift.astype(np.int64)
+    for (rows,) in _slabs(acc):
+        rows[...] = _requantise(rows.astype(np.int64), shifts)
 
 
 def _requantise(acc: NDArray[np.int64], shifts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-INTERFACE = 3   # of csrc/module.c; an extension of another interface is a stale build and is not used
+INTERFACE = 4   # of csrc/module.c; an extension of another interface is a stale build and is not used
 
 Array = NDArray[Any]
 Bytes = bytes | bytearray | memoryview
@@ -25,7 +25,7 @@ class Native(Protocol):
     DECODER_WORDS: int
 
     def crc32c(self, data: Bytes, value: int, /) -> int: ...
-    def requantise(self, acc: Array, shift: Array, out: Array, /) -> None: ...
+    def requantise(self, shift: Array, acc: Array, /) -> None: ...
     def scale_level(self, scale: Array, scale_offset: Array, level: Array, /) -> None: ...
     def quantise(self, gain: Array, inverse_gain: Array, scale_offset: Array, context_shift: Array, rounding: Array, y: Array, mu: Array,
                  scale: Array, symbols: Array, level: Array, plane: Array, y_hat: Array, coded_from: int, /) -> None: ...

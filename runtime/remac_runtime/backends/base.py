@@ -15,7 +15,6 @@ from remac_runtime.topology import INPUTS, OUTPUTS
 
 Array = NDArray[Any]
 REFERENCE_SIDE = 8      # latents of a phase along a side of a bank entry (FORMAT 4.3)
-_SLAB = 1 << 15         # accumulators that are shifted at a time: their int64 copies stay in the cache
 
 
 class Backend(ABC):
@@ -88,8 +87,5 @@ def _finished(layer: Layer, x: Array, shifted: bool) -> Array:
     """The output of a layer, C-contiguous; heads get their shift (FORMAT 5.2) here, in place, unless the backend `shifted` them."""
     x = np.ascontiguousarray(x)
     if layer.head and not shifted and layer.shift.any():
-        rows = x.reshape(-1, x.shape[-1])
-        step = max(1, _SLAB // x.shape[-1])
-        for top in range(0, len(rows), step):
-            rows[top:top + step] = requantise(rows[top:top + step].astype(np.int64), layer.shift)       # HEAD_LIMIT is below 2^31
+        requantise(x, layer.shift)
     return x

@@ -5,7 +5,7 @@
 #include "binding.h"
 #include "remac.h"
 
-#define INTERFACE 3 /* raised with every change of a signature below, so that native.py refuses a stale build */
+#define INTERFACE 4 /* raised with every change of a signature below, so that native.py refuses a stale build */
 
 static int whole_rows(arguments *held, int array, int row)
 {
@@ -26,16 +26,16 @@ static PyObject *py_crc32c(PyObject *self, PyObject *args)
     return release(&a, PyLong_FromUnsignedLong(value));
 }
 
-/* requantise(acc i64, shift i32[channels], out i64) */
+/* requantise(shift i32[channels], acc i32) */
 static PyObject *py_requantise(PyObject *self, PyObject *args)
 {
-    static const spec wanted[] = {{8, ANY, 0}, {4, ANY, 0}, {8, 0, 1}};
+    static const spec wanted[] = {{4, ANY, 0}, {4, ANY, 1}};
     arguments a;
     (void)self;
-    if (!take(&a, args, wanted, 3, 0) || !whole_rows(&a, 0, 1))
+    if (!take(&a, args, wanted, 2, 0) || !whole_rows(&a, 1, 0))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    remac_requantise(a.length[0] / a.length[1], a.length[1], a.view[0].buf, a.view[1].buf, a.view[2].buf);
+    remac_requantise(a.length[1] / a.length[0], a.length[0], a.view[0].buf, a.view[1].buf);
     Py_END_ALLOW_THREADS
     return release(&a, Py_NewRef(Py_None));
 }
@@ -197,7 +197,7 @@ static PyObject *py_decoder_finish(PyObject *self, PyObject *args)
 
 static PyMethodDef methods[] = {
     {"crc32c", py_crc32c, METH_VARARGS, "(data, value) -> CRC"},
-    {"requantise", py_requantise, METH_VARARGS, "(acc, shift, out)"},
+    {"requantise", py_requantise, METH_VARARGS, "(shift, acc)"},
     {"scale_level", py_scale_level, METH_VARARGS, "(scale, scale_offset, level)"},
     {"quantise", py_quantise, METH_VARARGS, "(gain, inverse_gain, scale_offset, context_shift, rounding, y, mu, scale, symbols, level, plane, y_hat, "
                                             "coded_from)"},

@@ -34,15 +34,14 @@ REMAC_INLINE int32_t clamp(int32_t value, int32_t low, int32_t high)
 
 #ifndef REMAC_ENCODER_ONLY
 REMAC_CLONES
-void remac_requantise(size_t rows, size_t channels, const int64_t *restrict acc, const int32_t *restrict shift, int64_t *restrict out)
+void remac_requantise(size_t rows, size_t channels, const int32_t *restrict shift, int32_t *restrict acc)
 {
-    for (size_t r = 0; r < rows; r++) {
+    for (size_t r = 0; r < rows; r++, acc += channels) {
         for (size_t c = 0; c < channels; c++) {
             const int32_t right = shift[c] > 0 ? shift[c] : 0, left = shift[c] < 0 ? -shift[c] : 0;
-            const int64_t half = (INT64_C(1) << right >> 1) - (right > 0), odd = right > 0;
-            const int64_t a = acc[r * channels + c];
-            /* |a| < 2^46 and left <= 8: the product is below 2^54 */
-            out[r * channels + c] = ((a + half + ((a >> right) & odd)) >> right) * (INT64_C(1) << left);
+            const int32_t half = (1 << right >> 1) - (right > 0), odd = right > 0;
+            /* |acc| < 2^24 and half < 2^15; the product is the head's output, below 2^26 */
+            acc[c] = ((acc[c] + half + ((acc[c] >> right) & odd)) >> right) * (1 << left);
         }
     }
 }

@@ -62,8 +62,8 @@ typedef struct {
     int32_t coded_from;
 } remac_quality;
 
-/* FORMAT 5.1: out[r][c] = rne(acc[r][c], shift[c]) for -8 <= shift <= 16 and |acc| < 2^46. */
-void remac_requantise(size_t rows, size_t channels, const int64_t *acc, const int32_t *shift, int64_t *out);
+/* FORMAT 5.1, in place: acc[r][c] = rne(acc[r][c], shift[c]) of a head: -8 <= shift <= 16, |acc| < 2^24, and the result is below 2^26. */
+void remac_requantise(size_t rows, size_t channels, const int32_t *shift, int32_t *acc);
 
 /* FORMAT 5.5, arrays [positions][channels], any int32 values. */
 void remac_scale_level(size_t positions, size_t channels, const int32_t *scale, const int32_t *scale_offset, uint16_t *level);
