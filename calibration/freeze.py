@@ -111,7 +111,7 @@ def freeze(codec: Codec, data: Path, out: Path, limit: int | None = None) -> Net
         with open_backend("torch", folder, network, 1) as backend:
             print("coding the candidates of the reference bank", file=sys.stderr)
             sampler = PatchSampler(picture_paths(data / "train"), REFERENCE_PIXELS, CANDIDATE_SEED, augment=False)
-            pixels = sampler.batch(min(CANDIDATES, limit or CANDIDATES), 0).permute(0, 2, 3, 1).numpy().astype(np.uint8)
+            pixels = sampler.batch(min(CANDIDATES, limit or CANDIDATES), 0).pixels.permute(0, 2, 3, 1).numpy().astype(np.uint8)
             bank_tensors = bank.bank_tensors([bank.candidate(network, backend, np.ascontiguousarray(p)) for p in pixels], REFERENCES)
             _, provisional_bank = write(codec, folder, provisional, bank_tensors)
             print("counting symbols on the training pictures", file=sys.stderr)

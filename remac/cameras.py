@@ -16,7 +16,23 @@ from remac_runtime.choices import PATTERNS
 
 OTHER_CAMERA_SEED = 23
 BINNED_SHARE = 0.5             # of the pictures of sensors; the others are mosaics as the codec gets to see them
-NOISY_SHARE, NOISE = 0.4, (0.3, 2.5)        # of the same pictures, with a standard deviation from this range
+NOISY_SHARE, NOISE = 0.5, (0.3, 5.0)        # of the same pictures, with a standard deviation from this range
+# Of a colour's samples in a mosaic, the mean of the nearest: red and blue have one in each two by two pixels, green two.
+_OF_ONE, _OF_TWO = [[1, 2, 1], [2, 4, 2], [1, 2, 1]], [[0, 1, 0], [1, 4, 1], [0, 1, 0]]
+_MEANS = torch.tensor([_OF_ONE, _OF_TWO, _OF_ONE])[:, None] / 4
+
+
+def _colours() -> Tensor:
+    """Which colours each pattern has a sample of, bool[patterns,3,2,2]."""
+    result = torch.zeros(len(PATTERNS), 3, 2, 2, dtype=torch.bool)
+    for pattern in range(1, len(PATTERNS)):
+        row, column = divmod(pattern - 1, 2)
+        result[pattern, 0, row, column] = result[pattern, 2, 1 - row, 1 - column] = True
+        result[pattern, 1, row, 1 - column] = result[pattern, 1, 1 - row, column] = True
+    return result
+
+
+_COLOURS = _colours()
 
 
 def augmented(picture: Tensor, rng: np.random.Generator) -> Tensor:
@@ -49,8 +65,8 @@ def processed(picture: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.cat([x.clamp(0, 255).round(), picture[3:]])
 
 
-def sensed(picture: Tensor, rng: np.random.Generator) -> Tensor:
-    """What a sensor with a Bayer mosaic makes of a picture float[3+n,2h,2w] (sides cut to even ones): float[3+n,h,w].
+def sensed(picture: Tensor, rng: np.random.Generator) -> tuple[Tensor, int]:
+    """What a sensor with a Bayer mosaic makes of a picture float[3+n,2h,2w] (sides cut to even ones): float[3+n,h,w], and the pattern, 0 for none.
 
     Binned, one pixel of each two by two, with the red and the blue one a pixel of the sensor apart; or the mosaic of the picture at half size, as
     `mosaics.sharpened` interpolates it before the analysis transform.
@@ -70,7 +86,16 @@ def sensed(picture: Tensor, rng: np.random.Generator) -> Tensor:
     x = x.clamp(0, 255).round()
     if not binned:
         x = to_tensor(mosaics.sharpened(_to_picture(x), pattern))
-    return torch.cat([x, maps])
+    return torch.cat([x, maps]), 0 if binned else pattern
+
+
+def shown(x: Tensor, patterns: Tensor) -> Tensor:
+    """What is shown of decoded pictures float[B,3,H,W] of even sides, by their patterns int[B]: `mosaics.interpolated`, not rounded."""
+    if not patterns.any():
+        return x
+    colours = _COLOURS.to(x.device)[patterns].repeat(1, 1, x.shape[2] // 2, x.shape[3] // 2)
+    around = F.pad(torch.where(colours, x, 0), (1, 1, 1, 1), "reflect")
+    return torch.where(patterns[:, None, None, None] > 0, F.conv2d(around, _MEANS.to(x), groups=3), x)
 
 
 def to_tensor(picture: NDArray[np.uint8]) -> Tensor:

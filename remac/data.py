@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +17,16 @@ from remac_runtime.mars import DataMissing
 
 SUFFIXES = (".png", ".jpg", ".webp")
 HARDWARE_SHARE = 0.15          # of the patches
-SENSOR_SHARE = 0.25            # of the patches: as a sensor with colour filters shows them, from a window of ...
+SENSOR_SHARE = 0.35            # of the patches: as a sensor with colour filters shows them, from a window of ...
 SENSOR_WINDOW = 2              # ... so many times the side
 Crop = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
+
+class Patches(NamedTuple):
+    """float[n,3,side,side] of 8-bit values, and the patterns int64[n] of those that are mosaics interpolated anew, 0 of the others."""
+
+    pixels: Tensor
+    patterns: Tensor
 
 
 def picture_paths(folder: Path) -> list[Path]:
@@ -51,10 +59,11 @@ class PatchSampler:
         missing = [max(0, size - n) for n in picture.shape[:2]]
         return np.pad(picture, ((0, missing[0]), (0, missing[1]), (0, 0)), "reflect") if any(missing) else picture
 
-    def batch(self, count: int, step: int, rank: int = 0) -> Tensor:
-        """float[count,3,patch,patch] of 8-bit values, a pure function of (seed, step, rank)."""
+    def batch(self, count: int, step: int, rank: int = 0) -> Patches:
+        """A pure function of (seed, step, rank)."""
         rng = np.random.default_rng((self.seed, step, rank))
-        return torch.stack([self._one(rng) for _ in range(count)])
+        pixels, patterns = zip(*(self._one(rng) for _ in range(count)), strict=True)
+        return Patches(torch.stack(pixels), torch.tensor(patterns))
 
     def place(self, rng: np.random.Generator, grid: int = 1, enlarged: int = 1) -> tuple[int, Crop]:
         """Which picture, and how a patch of `enlarged` times the usual side is cut out of it: at multiples of `grid` pixels, perhaps mirrored."""
@@ -73,7 +82,8 @@ class PatchSampler:
         top, left = (grid * int(rng.integers((n - side) // grid + 1)) for n in picture.shape[:2])
         return top, left
 
-    def _one(self, rng: np.random.Generator) -> Tensor:
+    def _one(self, rng: np.random.Generator) -> tuple[Tensor, int]:
+        """A patch float[3+n,side,side], with the maps of its picture, and its pattern."""
         sensor = self.augment and rng.random() < SENSOR_SHARE
         chosen, crop = self.place(rng, enlarged=SENSOR_WINDOW if sensor else 1)
         x = to_tensor(crop(self.pictures[chosen]))
@@ -81,4 +91,4 @@ class PatchSampler:
             x = torch.cat([with_hardware(x[:3], rng), x[3:]])
         if sensor:
             return sensed(augmented(x, rng), rng)
-        return processed(augmented(x, rng), rng) if self.augment and rng.random() < 0.5 else x
+        return processed(augmented(x, rng), rng) if self.augment and rng.random() < 0.5 else x, 0

@@ -116,7 +116,7 @@ class CompressedPatches(PatchSampler):
 
     def _jpeg(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], float]:
         """A raw patch with its classes, the patch in JPEG, its tables, and a typical error."""
-        crop = self._one(rng)
+        crop, _ = self._one(rng)
         if rng.random() < CHART_SHARE:
             crop = torch.cat([chart(CELL, rng), crop[3:]])
         pixels = crop.permute(1, 2, 0).numpy().astype(np.uint8)

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from remac.cameras import shown
 from remac.checkpoints import read_checkpoint, write_checkpoint
 from remac.codec import Analysed, Codec, References
 from remac.config import DECODERS, FOCUS, PIXEL_UNIT, PROFILES, RATE, STAGES, TRAINED_BAND_ROWS, CodecConfig, RateConfig, TrainConfig
@@ -189,7 +190,7 @@ class Trainer:
         """Weights to begin with: the run's own, those of --start, or the PCA; and whatever the stage needs besides."""
         source = self.checkpoint if resumed else self.run.start
         if source is None:
-            blocks = space_to_depth((self.sampler.batch(96, 0) - PIXEL_OFFSET) / PIXEL_UNIT, 16)
+            blocks = space_to_depth((self.sampler.batch(96, 0).pixels - PIXEL_OFFSET) / PIXEL_UNIT, 16)
             self.model.start_from_pca(blocks.permute(0, 2, 3, 1).reshape(-1, 768).to(self.run.device))
             return
         state = resumed or read_checkpoint(source, self.run.device, ("model", "rate"))
@@ -208,7 +209,7 @@ class Trainer:
         if resumed and "pool" in resumed:
             self.pool = ReferencePool(**resumed["pool"])
             return
-        patches = PatchSampler(picture_paths(self.run.data / "train"), REFERENCE_PIXELS, REFERENCE_SEED, augment=False).batch(POOL_PATCHES, 0)
+        patches = PatchSampler(picture_paths(self.run.data / "train"), REFERENCE_PIXELS, REFERENCE_SEED, augment=False).batch(POOL_PATCHES, 0).pixels
         self.pool = code_pool(self.model, patches.to(self.run.device))
 
     def _choose(self, analysed: Analysed) -> References:
@@ -226,7 +227,8 @@ class Trainer:
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = group["factor"] * learning_rate(self.step, config)
         torch.manual_seed(hash((config.seed, self.step, self.rank)) % 2 ** 63)
-        x = self.sampler.batch(config.batch, self.step, self.rank).to(device).contiguous(memory_format=torch.channels_last)
+        patches = self.sampler.batch(config.batch, self.step, self.rank)
+        x = patches.pixels.to(device).contiguous(memory_format=torch.channels_last)
         quality = draw_qualities(config, device)
         noisy = self.step < config.noisy * config.steps
         with autocast(device):
@@ -234,7 +236,7 @@ class Trainer:
                                choose=self._choose if self.pool else None)
         pixels = x.shape[2] * x.shape[3]
         bpp_y, bpp_z = coded.bits_y / pixels, coded.bits_z / pixels
-        mse = (coded.x_hat - x).square().mean((1, 2, 3))
+        mse = shown(coded.x_hat - x, patches.patterns.to(device)).square().mean((1, 2, 3))
         loss = rd_loss(bpp_y + bpp_z, mse, quality, config.relative)
         self.model.zero_grad(set_to_none=True)
         loss.backward()

@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
     if codec.config.latents >= config.latents:
         raise BadNetwork(f"{options.checkpoint} has {codec.config.latents} latents, the profile {config.name} {config.latents}: none are to be added")
     set_integer(codec)
-    patches = PatchSampler(picture_paths(data_folder(options.data) / "train"), 256, SEED).batch(PATCHES, 0)
+    patches = PatchSampler(picture_paths(data_folder(options.data) / "train"), 256, SEED).batch(PATCHES, 0).pixels
     wide = widen(codec, config, patches)
     write_checkpoint(options.out, state["stage"], state["rate"], wide.state_dict())
     return 0

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from remac import cameras, marsqe_data, marsqe_weights, train_marsqe, train_segmenter
-from remac.cameras import other_camera, sensed
+from remac.cameras import other_camera, sensed, shown
 from remac.charts import chart, chart_pictures
 from remac.checkpoints import read_checkpoint
 from remac.coded import HEVC, SETTINGS, chart_name, coded_names, load_coded
@@ -140,18 +140,31 @@ def test_a_sensor_sees_one_colour_a_pixel(seed: int) -> None:
     """Binned, red and blue come from opposite corners of each two by two; a mosaic is interpolated as the codec would do it."""
     column = 2 * torch.arange(32.0).expand(4, 24, 32)
     plain = torch.cat([column[:3] + 4 * torch.arange(24.0)[:, None], column[3:]])
-    seen = sensed(plain, np.random.default_rng(seed))
+    seen, told = sensed(plain, np.random.default_rng(seed))
     assert seen.shape == (4, 12, 16) and torch.equal(seen[3], plain[3, ::2, ::2])
     rng = np.random.default_rng(seed)
     pattern, binned, noisy = int(rng.integers(1, 5)), rng.random() < cameras.BINNED_SHARE, rng.random() < cameras.NOISY_SHARE
+    assert told == (0 if binned else pattern)
     if noisy:
-        assert not torch.equal(seen[:3], sensed(plain, np.random.default_rng(seed + 100))[:3])
+        assert not torch.equal(seen[:3], sensed(plain, np.random.default_rng(seed + 100))[0][:3])
     elif binned:
         right, down = (2, -2)[(pattern - 1) % 2], (4, -4)[(pattern - 1) // 2]
         assert torch.all(seen[2] - seen[0] == right + down) and torch.all((seen[0] + seen[2]) / 2 == seen[1])
     else:
         picture = seen[:3].permute(1, 2, 0).numpy().astype(np.uint8)
         assert np.array_equal(mosaics.sharpened(picture, pattern), picture)
+
+
+def test_what_is_shown_of_a_mosaic_is_its_plain_interpolation() -> None:
+    """As the codec does it but for the rounding, each picture of a batch by its own pattern; an error where there is no sample is not seen."""
+    pictures = np.random.default_rng(5).integers(0, 256, (5, 12, 18, 3), dtype=np.uint8)
+    patterns = torch.tensor([2, 0, 1, 4, 3])
+    seen = shown(torch.from_numpy(pictures).permute(0, 3, 1, 2).float(), patterns).permute(0, 2, 3, 1).numpy()
+    for picture, pattern, got in zip(pictures, patterns.tolist(), seen, strict=True):
+        assert np.abs(got - mosaics.interpolated(picture, pattern)).max() <= (0.5 if pattern else 0)
+    unseen = torch.ones(1, 3, 8, 8)
+    unseen[0, 0, 0::2, 1::2] = 0        # RGGB has red in even rows and columns only
+    assert torch.equal(shown(unseen, torch.tensor([1])), torch.ones(1, 3, 8, 8))
 
 
 def test_charts_show_what_terrain_does_not() -> None:
