@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     import onnx
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from remac_runtime.model import Model
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")   # before torch is imported: its threads spin at barriers when the machine is busy
+settings.register_profile("untimed", deadline=None)      # no test asserts a time
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parents[1]
 

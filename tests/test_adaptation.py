@@ -50,7 +50,7 @@ def by_reference(rules: TableRules, phases: list[tuple[NDArray[np.int32], NDArra
 
 # ---- the same tables everywhere -------------------------------------------------------------------------------------------------------------------
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SEEDS, CODED_FROM, st.sampled_from([1, 5, 33]))
 def test_every_body_gives_the_tables_of_the_reference(seed: int, coded_from: int, latents: int) -> None:
     """And gets symbols and tables back; channels go on from phase to phase, and end alike."""
@@ -96,7 +96,7 @@ def test_tables_worked_out_by_hand(name: str) -> None:
         assert (adaptation.collect(np.zeros((1, 1, 3), np.int32), np.array([[[15, 16, 1023]]], np.uint16))[1] - 1).tolist() == [1, 63]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(SEEDS, CODED_FROM)
 def test_without_scores_a_table_is_the_rounded_scale(seed: int, coded_from: int) -> None:
     rng = np.random.default_rng(seed)
@@ -162,7 +162,7 @@ def test_states_stay_within_their_bounds(sign: int) -> None:
             assert np.array_equal(same.channel, adaptation.channel)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(SEEDS, CODED_FROM)
 def test_tables_are_those_of_y_and_channels_keep_their_limit(seed: int, coded_from: int) -> None:
     rng = np.random.default_rng(seed)
@@ -175,7 +175,7 @@ def test_tables_are_those_of_y_and_channels_keep_their_limit(seed: int, coded_fr
 
 # ---- hyper-latents --------------------------------------------------------------------------------------------------------------------------------
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SEEDS, st.sampled_from([(1, 1), (1, 6), (6, 1), (3, 4)]), st.sampled_from([1, 16]))
 def test_tables_of_hyper_latents_are_those_of_the_reference(seed: int, sides: tuple[int, int], channels: int) -> None:
     rng = np.random.default_rng(seed)
@@ -193,7 +193,7 @@ def test_hyper_contexts_by_hand() -> None:
     assert hyper_tables(before(z))[..., 1].tolist() == [[7 + 3, 7 + 0, 7 + 3], [7 + 0, 7 + 3, 7 + 6]]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(SEEDS, st.sampled_from([(1, 1), (1, 5), (5, 1), (2, 3)]))
 def test_hyper_latents_come_back(seed: int, sides: tuple[int, int]) -> None:
     rng = np.random.default_rng(seed)

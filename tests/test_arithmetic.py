@@ -96,7 +96,7 @@ def test_requantise_with_a_shift_for_each_channel(body: str) -> None:
 
 # ---- 5.5 ----------------------------------------------------------------------------------------------------------------------------------------
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 2 ** 32 - 1), st.sampled_from([1, 3, 8, 31, 32, 257]))
 def test_quantise_and_dequantise_are_those_of_the_format(seed: int, channels: int) -> None:
     rng = np.random.default_rng(seed)

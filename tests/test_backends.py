@@ -158,7 +158,7 @@ def random_network(model: Network, seed: int) -> Network:
     return replace(model, layers=layers, context_shift=np.zeros(m, np.int8), z_tables=z_tables)
 
 
-@settings(max_examples=25, deadline=None, database=None)
+@settings(max_examples=25, database=None)
 @given(seed=st.integers(0, 2 ** 32), size=st.sampled_from([(64, 64), (64, 128), (128, 64)]), n=st.integers(1, 3), extreme=st.booleans())
 def test_random_networks(model: tuple[Path, Network], seed: int, size: tuple[int, int], n: int, extreme: bool) -> None:
     network, rng = random_network(model[1], seed), np.random.default_rng(seed)

@@ -6,12 +6,10 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.metrics import RDPoint, bd_psnr, bd_rate, bytes_at_psnr, front, psnr_db
-
-untimed = settings(deadline=None)        # the first example pays for lazy imports
 
 
 def line(low_db: float, high_db: float, points: int = 5, factor: float = 1.0, decades_per_db: float = 0.05) -> list[RDPoint]:
@@ -130,21 +128,18 @@ def test_bd_rate_leaves_out_beaten_points() -> None:
     assert bd_rate(line(25, 45), [*test, RDPoint(9, 1e9, 35.3)]) == pytest.approx(-0.2, abs=1e-12)
 
 
-@untimed
 @given(curves(), st.floats(0.05, 20.0))
 def test_scaling_all_rates_scales_the_bd_rate(curve: list[RDPoint], factor: float) -> None:
     scaled = [RDPoint(point.quality, point.num_bytes * factor, point.psnr_db) for point in curve]
     assert bd_rate(curve, scaled) == pytest.approx(factor - 1, abs=1e-9)
 
 
-@untimed
 @given(curves(), curves(), st.randoms(use_true_random=False))
 def test_bd_rate_does_not_depend_on_the_order_of_points(anchor: list[RDPoint], test: list[RDPoint], generator: random.Random) -> None:
     shuffled = generator.sample(test, len(test))
     assert bd_rate(anchor, shuffled) == pytest.approx(bd_rate(anchor, test), nan_ok=True, abs=0)
 
 
-@untimed
 @given(curves(), curves())
 def test_bd_rate_of_the_swapped_pair_is_the_inverse_factor(anchor: list[RDPoint], test: list[RDPoint]) -> None:
     forward, back = bd_rate(anchor, test), bd_rate(test, anchor)
@@ -152,7 +147,6 @@ def test_bd_rate_of_the_swapped_pair_is_the_inverse_factor(anchor: list[RDPoint]
     assert math.isnan(forward) or (1 + forward) * (1 + back) == pytest.approx(1, rel=1e-9)
 
 
-@untimed
 @given(curves(), curves())
 def test_bd_rate_lies_between_the_extreme_rate_ratios(anchor: list[RDPoint], test: list[RDPoint]) -> None:
     value = bd_rate(anchor, test)
@@ -162,7 +156,6 @@ def test_bd_rate_lies_between_the_extreme_rate_ratios(anchor: list[RDPoint], tes
     assert min(sizes[1]) / max(sizes[0]) - 1e-9 <= 1 + value <= max(sizes[1]) / min(sizes[0]) + 1e-9
 
 
-@untimed
 @given(curves(), curves())
 def test_bd_rate_agrees_with_the_bjontegaard_package(anchor: list[RDPoint], test: list[RDPoint]) -> None:
     package = pytest.importorskip("bjontegaard")
@@ -195,7 +188,6 @@ def lifted(curve: list[RDPoint], gain_db: float) -> list[RDPoint]:
     return [RDPoint(point.quality, point.num_bytes, point.psnr_db + gain_db) for point in curve]
 
 
-@untimed
 @given(curves(), st.floats(-3.0, 3.0))
 def test_bd_psnr_of_a_lifted_curve_is_the_lift(curve: list[RDPoint], gain_db: float) -> None:
     assert bd_psnr(curve, lifted(curve, gain_db)) == pytest.approx(gain_db, abs=1e-9)

@@ -48,7 +48,7 @@ def plainly(pixels: Pixels, pattern: int) -> Pixels:
 
 
 @given(st.integers(1, 4), st.integers(4, 9), st.integers(4, 9), st.integers(0, 2 ** 32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_both_interpolations_are_those_of_the_format(pattern: int, rows: int, columns: int, seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (rows, columns, 3), np.uint8)
     assert np.array_equal(mosaics.interpolated(pixels, pattern), plainly(pixels, pattern))

@@ -79,7 +79,7 @@ def test_bytes_of_a_stream_written_out_by_hand() -> None:
 
 
 @given(st.integers(1, 700), st.integers(1, 4), st.booleans(), st.integers(0, 2 ** 32 - 1), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_round_trip(height: int, units: int, grey: bool, image_id: int, data: st.DataObject) -> None:
     depth = data.draw(st.sampled_from([8, 9, 12, 16])) if grey else 8
     header = header_of(height, band_rows=units * 64, grey=grey, depth=depth, companding=int(depth > 8), image_id=image_id)
@@ -272,7 +272,7 @@ def test_hostile_files_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.binary(max_size=300), st.integers(0, len(STREAM)), st.integers(0, len(STREAM)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_splices_never_crash(rubbish: bytes, start: int, end: int) -> None:
     try:
         scanned = scan(STREAM[:start] + rubbish + STREAM[end:])

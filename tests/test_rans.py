@@ -44,7 +44,7 @@ def test_bytes_worked_out_by_hand() -> None:
     assert scalar_encode([(Table(0, [0, 2 ** 13, 2 ** 14]), 5)], 0) == bytes.fromhex("00200200 14")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.integers(0, 2 ** 32 - 1), st.integers(0, 8), st.sampled_from(["0", "1", "L-1", "L", "L+1", "some"]), st.integers(0, 700))
 def test_every_body_gives_the_bytes_of_the_format(seed: int, lanes_log2: int, count: str, some: int) -> None:
     lanes = 2 ** lanes_log2
@@ -144,7 +144,7 @@ def test_every_truncation_and_insertion_is_noticed(seed: int, lanes_log2: int) -
         assert outcomes(payload[:at] + b"\0" + payload[at:], combined, lanes_log2, [band.numbers]) != symbols
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.binary(max_size=120), st.integers(0, 8), st.integers(0, 2 ** 16), st.integers(0, 150))
 def test_garbage_gives_the_same_outcome_in_every_body(payload: bytes, lanes_log2: int, seed: int, n: int) -> None:
     states = b"".join((x | 0x10000).to_bytes(4, "little") for x in range(seed, seed + 2 ** lanes_log2))
