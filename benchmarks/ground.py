@@ -102,7 +102,7 @@ class Subject:
         """PSNR in dB over RGB of the picture that a user gets of a stream's latents with these texture planes."""
         ground = {NARROW: lambda: self.narrow, INT8: lambda: self.int8}.get(variant, lambda: self.whole)()
         header = decoded.header
-        shown = mosaics.interpolated(ground.decode(decoded.y_hat, header.quality, texture)[:header.height, :header.width], header.mosaic)
+        shown = mosaics.restored(ground.decode(decoded.y_hat, header.quality, texture)[:header.height, :header.width], header.mosaic)
         return round(psnr_db(pixels, as_rgb(from_pixels(shown, header.depth, header.grey).samples)), PSNR_DIGITS)
 
 

@@ -56,7 +56,7 @@ class TrainingCodec:
                 coded = self.codec(x, torch.tensor([quality]), False, bands=x.shape[2] // band_rows)
             decoded = coded.x_hat[0, :, :height, :width].clamp(0, 255).round().permute(1, 2, 0).byte().numpy()
             points.append(RDPoint(quality, math.ceil((coded.bits_y + coded.bits_z).item() / 8),
-                                  psnr_db(picture, mosaics.interpolated(decoded, pattern))))
+                                  psnr_db(picture, mosaics.restored(decoded, pattern))))
         return tuple(points)
 
 

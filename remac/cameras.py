@@ -17,9 +17,7 @@ from remac_runtime.choices import PATTERNS
 OTHER_CAMERA_SEED = 23
 BINNED_SHARE = 0.5             # of the pictures of sensors; the others are mosaics as the codec gets to see them
 NOISY_SHARE, NOISE = 0.5, (0.3, 5.0)        # of the same pictures, with a standard deviation from this range
-# Of a colour's samples in a mosaic, the mean of the nearest: red and blue have one in each two by two pixels, green two.
-_OF_ONE, _OF_TWO = [[1, 2, 1], [2, 4, 2], [1, 2, 1]], [[0, 1, 0], [1, 4, 1], [0, 1, 0]]
-_MEANS = torch.tensor([_OF_ONE, _OF_TWO, _OF_ONE])[:, None] / 4
+_MEANS = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]])[None, None] / 4      # of red's and of blue's nearest samples
 
 
 def _colours() -> Tensor:
@@ -90,12 +88,18 @@ def sensed(picture: Tensor, rng: np.random.Generator) -> tuple[Tensor, int]:
 
 
 def shown(x: Tensor, patterns: Tensor) -> Tensor:
-    """What is shown of decoded pictures float[B,3,H,W] of even sides, by their patterns int[B]: `mosaics.interpolated`, not rounded."""
+    """What is shown of decoded pictures float[B,3,H,W] of even sides, by their patterns int[B]: `mosaics.restored`, not rounded."""
     if not patterns.any():
         return x
     colours = _COLOURS.to(x.device)[patterns].repeat(1, 1, x.shape[2] // 2, x.shape[3] // 2)
     around = F.pad(torch.where(colours, x, 0), (1, 1, 1, 1), "reflect")
-    return torch.where(patterns[:, None, None, None] > 0, F.conv2d(around, _MEANS.to(x), groups=3), x)
+    red, blue = (F.conv2d(around[:, n:n + 1], _MEANS.to(x)) for n in (0, 2))
+    green = around[:, 1:2]
+    left, right, above, below = green[..., 1:-1, :-2], green[..., 1:-1, 2:], green[..., :-2, 1:-1], green[..., 2:, 1:-1]
+    lean = ((above - below).abs() - (left - right).abs()).clamp(-mosaics.LEAN, mosaics.LEAN) / (2 * mosaics.LEAN)
+    guess = (0.5 + lean) * (left + right) / 2 + (0.5 - lean) * (above + below) / 2
+    whole = torch.cat([red, torch.where(colours[:, 1:2], x[:, 1:2], guess), blue], 1)
+    return torch.where(patterns[:, None, None, None] > 0, whole, x)
 
 
 def to_tensor(picture: NDArray[np.uint8]) -> Tensor:

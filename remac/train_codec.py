@@ -236,7 +236,8 @@ class Trainer:
                                choose=self._choose if self.pool else None)
         pixels = x.shape[2] * x.shape[3]
         bpp_y, bpp_z = coded.bits_y / pixels, coded.bits_z / pixels
-        mse = shown(coded.x_hat - x, patches.patterns.to(device)).square().mean((1, 2, 3))
+        patterns = patches.patterns.to(device)
+        mse = (shown(coded.x_hat, patterns) - shown(x, patterns)).square().mean((1, 2, 3))
         loss = rd_loss(bpp_y + bpp_z, mse, quality, config.relative)
         self.model.zero_grad(set_to_none=True)
         loss.backward()

@@ -155,13 +155,13 @@ def test_a_sensor_sees_one_colour_a_pixel(seed: int) -> None:
         assert np.array_equal(mosaics.sharpened(picture, pattern), picture)
 
 
-def test_what_is_shown_of_a_mosaic_is_its_plain_interpolation() -> None:
+def test_what_is_shown_of_a_mosaic_is_what_the_ground_makes_of_it() -> None:
     """As the codec does it but for the rounding, each picture of a batch by its own pattern; an error where there is no sample is not seen."""
     pictures = np.random.default_rng(5).integers(0, 256, (5, 12, 18, 3), dtype=np.uint8)
     patterns = torch.tensor([2, 0, 1, 4, 3])
     seen = shown(torch.from_numpy(pictures).permute(0, 3, 1, 2).float(), patterns).permute(0, 2, 3, 1).numpy()
     for picture, pattern, got in zip(pictures, patterns.tolist(), seen, strict=True):
-        assert np.abs(got - mosaics.interpolated(picture, pattern)).max() <= (0.5 if pattern else 0)
+        assert np.abs(got - mosaics.restored(picture, pattern)).max() <= (0.5 if pattern else 0)
     unseen = torch.ones(1, 3, 8, 8)
     unseen[0, 0, 0::2, 1::2] = 0        # RGGB has red in even rows and columns only
     assert torch.equal(shown(unseen, torch.tensor([1])), torch.ones(1, 3, 8, 8))

@@ -59,7 +59,7 @@ class Decoded:
         if len(self.report.lost_bands) == self.report.bands:
             raise CorruptStream(f"no band of {self.report.bands} is intact, so there is no picture to decode: receive the stream again")
         pixels = self.ground.decode(self.y_hat, header.quality, self.texture)[:header.height, :header.width]
-        return images.from_pixels(mosaics.interpolated(pixels, header.mosaic), header.depth, header.grey)
+        return images.from_pixels(mosaics.restored(pixels, header.mosaic), header.depth, header.grey)
 
 
 class Decoder:
