@@ -50,7 +50,7 @@ SENTENCES = {
     "3.1 undefined": "another sample format with one is not defined",
     "3.1 anew": "are interpolated anew",
     "3.1 mirrored": "Beyond its sides the mosaic is mirrored",
-    "3.1 decoded": "The decoded picture is the plain interpolation",
+    "3.1 decoded": "The decoded picture is interpolated from the mosaic",
     "3.1 choice": "An encoder is told the mosaic of a picture",
     "6.1 order": "The symbols of a band, in the order of decoding",
     "6.1 follows": "Which table a symbol has follows from the symbols",
