@@ -64,8 +64,10 @@ def _rounded(sixty_fourths: Plane) -> Plane:
 
 
 
-def _chosen_green(s: _Sums) -> Plane:
-    return np.where(s.across <= s.along, s.left_right, s.up_down) + 1 >> 1
+def _nearer(left_right: Plane, up_down: Plane, across: Plane, along: Plane) -> Plane:
+    """The mean of the pair that differs less, of the sums and differences of both."""
+    mean: Plane = np.where(across <= along, left_right, up_down) + 1 >> 1
+    return mean
 
 
 def _weighed_green(s: _Sums) -> Plane:
@@ -76,7 +78,7 @@ def _weighed_green(s: _Sums) -> Plane:
 
 
 _PLAIN = _Guess(
-    green=_chosen_green,
+    green=lambda s: _nearer(s.left_right, s.up_down, s.across, s.along),
     beside=lambda s: s.left_right + 1 >> 1,
     opposite=lambda s: s.diagonal + 2 >> 2)
 _RESTORED = _PLAIN._replace(green=_weighed_green)
@@ -177,6 +179,5 @@ def found(samples: NDArray[Any]) -> int:
 def _green_errors(green: Plane) -> list[float]:
     """How far the green of tiles is from the plain guess, in the mean square: where row and column are both odd or both even, and elsewhere."""
     up, down, left, right = green[:, :-2, 1:-1], green[:, 2:, 1:-1], green[:, 1:-1, :-2], green[:, 1:-1, 2:]
-    guess = np.where(np.abs(left - right) <= np.abs(up - down), left + right, up + down) + 1 >> 1
-    error = np.square(green[:, 1:-1, 1:-1] - guess)
+    error = np.square(green[:, 1:-1, 1:-1] - _nearer(left + right, up + down, np.abs(left - right), np.abs(up - down)))
     return [float(np.mean(error[:, 0::2, at::2]) + np.mean(error[:, 1::2, 1 - at::2])) / 2 for at in (0, 1)]
