@@ -37,6 +37,7 @@ WEIGHT_FILES = {
     "codec.safetensors.xz": "the ground decoder, and the scales that make the network trainable again",
     "decoder-deep.safetensors.xz": "the deep ground decoder, but for the trunk that both have",
     "decoder-refined.safetensors.xz": "what the refined ground decoder adds to the deep one",
+    "mosaic_filters.json": "what ground decoders add to the samples of mosaics",
 }
 
 

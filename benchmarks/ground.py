@@ -30,13 +30,12 @@ from benchmarks.metrics import RDPoint, bd_psnr, bd_rate, psnr_db
 from benchmarks.rd_remac import QUALITIES
 from benchmarks.store import PSNR_DIGITS, RESULTS, write_json
 from benchmarks.summary import mean
-from remac_runtime import mosaics
 from remac_runtime.bench.environment import environment
 from remac_runtime.codec import Decoded, Decoder, EncodeOptions, Encoder
 from remac_runtime.errors import RemacError
 from remac_runtime.exits import reported
 from remac_runtime.ground import GroundDecoder, GroundFile, OnnxSession, Session, ground_files
-from remac_runtime.images import Picture, from_pixels
+from remac_runtime.images import Picture
 from remac_runtime.mars import data_folder
 from remac_runtime.model import GROUND_FOLDER, Model, load_model
 
@@ -101,9 +100,7 @@ class Subject:
     def psnr(self, pixels: Planes, decoded: Decoded, variant: str, texture: Planes | None) -> float:
         """PSNR in dB over RGB of the picture that a user gets of a stream's latents with these texture planes."""
         ground = {NARROW: lambda: self.narrow, INT8: lambda: self.int8}.get(variant, lambda: self.whole)()
-        header = decoded.header
-        shown = mosaics.restored(ground.decode(decoded.y_hat, header.quality, texture)[:header.height, :header.width], header.mosaic)
-        return round(psnr_db(pixels, as_rgb(from_pixels(shown, header.depth, header.grey).samples)), PSNR_DIGITS)
+        return round(psnr_db(pixels, as_rgb(ground.shown(decoded.header, decoded.y_hat, texture).samples)), PSNR_DIGITS)
 
 
 def without_low(path: Path, folder: Path) -> Path:

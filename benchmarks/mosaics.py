@@ -2,13 +2,14 @@
 
 Pictures of the evaluation sets in which a mosaic is found (FORMAT 3.1) are coded as their mosaic and as they are; so are pictures of the validation
 set that a simulated camera has taken: at half size, which leaves them as sharp as a sensor sees, and plainly interpolated from a mosaic. The
-constants of remac_runtime/mosaics.py were chosen on the latter. The ground decoder is the first one.
+constants of remac_runtime/mosaics.py were chosen on the latter. The ground decoder is the first one, with its filters for mosaics and without.
 """
 from __future__ import annotations
 
 import argparse
 import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from remac_runtime.images import Picture
 from remac_runtime.model import load_model
 
 SIMULATED, SIMULATED_PATTERN = "val", 1
+FILTERED, UNFILTERED = "filtered", "unfiltered"
 EXAMPLES = "examples:\n  python -m benchmarks.mosaics\n  python -m benchmarks.mosaics --out /tmp/mosaics.json\n"
 
 
@@ -38,14 +40,23 @@ def simulated(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return mosaics.interpolated(((blocks.sum((1, 3), dtype=np.uint16) + 2) // 4).astype(np.uint8), SIMULATED_PATTERN)
 
 
-def saved(picture: NDArray[np.uint8], encoder: Encoder, decoder: Decoder) -> float:
-    """BD-rate of the mosaic against the picture, as a fraction."""
-    def curve(wish: str) -> list[RDPoint]:
+class Unfiltered(GroundDecoder):
+    """A ground decoder without its filters for mosaics."""
+
+    @property
+    def filters(self) -> None:
+        return None
+
+
+def saved(picture: NDArray[np.uint8], encoder: Encoder, decoder: Decoder, unfiltered: GroundDecoder) -> dict[str, float]:
+    """BD-rates of the mosaic against the picture, as fractions: as it is decoded, and by the same decoder without its filters."""
+    def curve(wish: str, ground: GroundDecoder) -> list[RDPoint]:
         streams = [encoder.encode(Picture(picture), EncodeOptions(quality, mosaic=wish)) for quality in QUALITIES]
-        return [RDPoint(quality, len(data), psnr_db(picture, decoder.decode(data).picture.samples))
+        return [RDPoint(quality, len(data), psnr_db(picture, replace(decoder.decode(data), ground=ground).picture.samples))
                 for quality, data in zip(QUALITIES, streams, strict=True)]
 
-    return bd_rate(curve(PATTERNS[0]), curve(AUTOMATIC))
+    whole = curve(PATTERNS[0], decoder.ground)
+    return {name: round(bd_rate(whole, curve(AUTOMATIC, ground)), 5) for name, ground in ((FILTERED, decoder.ground), (UNFILTERED, unfiltered))}
 
 
 @reported
@@ -62,14 +73,17 @@ def main(arguments: list[str] | None = None) -> int:
     coloured = {image.key: image.load() for image in evaluation_images(options.data, (SIMULATED,))}
     drawn = {key: simulated(picture) for key, picture in coloured.items() if picture.ndim == 3}
     drawn = {key: picture for key, picture in drawn.items() if mosaics.found(picture)}       # grey in three channels has none
-    with Encoder(model) as encoder, Decoder(model, ground=GroundDecoder(model, 1, first_decoder(options.model))) as decoder:
-        changes = [{key: round(saved(picture, encoder, decoder), 5) for key, picture in tqdm(group.items(), unit="picture", disable=None)}
+    first = first_decoder(options.model)
+    with Encoder(model) as encoder, Decoder(model, ground=GroundDecoder(model, 1, first)) as decoder:
+        unfiltered = Unfiltered(model, 1, first)
+        changes = [{key: saved(picture, encoder, decoder, unfiltered) for key, picture in tqdm(group.items(), unit="picture", disable=None)}
                    for group in (cameras, drawn)]
-    write_json(options.out, {"schema": 1, "codec_hash": model.network.hash.hex(), "found": changes[0], "simulated_from": SIMULATED,
+    write_json(options.out, {"schema": 2, "codec_hash": model.network.hash.hex(), "found": changes[0], "simulated_from": SIMULATED,
                              "simulated": changes[1]})
     for name, change in changes[0].items():
-        print(f"{name}: {100 * change:+.1f} %")
-    print(f"{len(changes[1])} simulated pictures: {100 * statistics.fmean(changes[1].values()):+.1f} %")
+        print(f"{name}: {100 * change[FILTERED]:+.1f} %, without filters {100 * change[UNFILTERED]:+.1f} %")
+    means = [100 * statistics.fmean(change[kind] for change in changes[1].values()) for kind in (FILTERED, UNFILTERED)]
+    print(f"{len(changes[1])} simulated pictures: {means[0]:+.1f} %, without filters {means[1]:+.1f} %")
     return 0
 
 

@@ -20,7 +20,7 @@ from benchmarks.metrics import RDPoint, bd_rate, psnr_db
 from benchmarks.rd_remac import QUALITIES, VARIANTS
 from benchmarks.store import RESULTS, ImageResults, Results, load, save, write_json
 from benchmarks.summary import mean
-from remac_runtime import mosaics
+from remac_runtime import mosaic_filters, mosaics
 from remac_runtime.exits import reported
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +37,7 @@ class TrainingCodec:
         from remac_runtime.network import read_network
         self.codec = shipped_codec(weights)
         self.codec_hash = read_network(weights / "network.rmn").hash.hex()
+        self.filters = mosaic_filters.read(weights, self.codec_hash)
 
     def points(self, picture: Any, integer: bool) -> tuple[RDPoint, ...]:
         """Estimated bytes and PSNR of uint8[H,W,3] at each quality."""
@@ -55,8 +56,9 @@ class TrainingCodec:
             with torch.no_grad():
                 coded = self.codec(x, torch.tensor([quality]), False, bands=x.shape[2] // band_rows)
             decoded = coded.x_hat[0, :, :height, :width].clamp(0, 255).round().permute(1, 2, 0).byte().numpy()
+            filtered = self.filters.refined(decoded, pattern, quality) if self.filters else decoded
             points.append(RDPoint(quality, math.ceil((coded.bits_y + coded.bits_z).item() / 8),
-                                  psnr_db(picture, mosaics.restored(decoded, pattern))))
+                                  psnr_db(picture, mosaics.restored(filtered, pattern))))
         return tuple(points)
 
 

@@ -19,9 +19,11 @@ import numpy as np
 
 from export.command import reported
 from export.report import CheckResult
+from remac_runtime import mosaic_filters
 from remac_runtime.errors import BadNetwork
 from remac_runtime.ground import INPUTS, GroundFile
 from remac_runtime.model import GROUND_FOLDER, NETWORK_FILE
+from remac_runtime.mosaic_filters import MosaicFilters
 from remac_runtime.network import read_network
 
 CHECKED_SIZES = ((4, 6), (10, 8))       # latents of the pictures that are compared with PyTorch
@@ -72,11 +74,12 @@ def calibration_inputs(weights: Path) -> list[dict[str, np.ndarray]]:
 def export_decoder(weights: Path, folder: Path, name: str | None = None) -> tuple[GroundFile, CheckResult]:
     """Write `folder`/ground/NAME@VERSION.onnx of one decoder of a weights folder, by default the one that the codec was trained with."""
     from remac.weights import load_ground
-    return export_module(load_ground(weights, name), folder, read_network(weights / NETWORK_FILE).hash.hex())
+    codec = read_network(weights / NETWORK_FILE).hash.hex()
+    return export_module(load_ground(weights, name), folder, codec, mosaic_filters.read(weights, codec))
 
 
-def export_module(module: Any, folder: Path, codec: str) -> tuple[GroundFile, CheckResult]:
-    """The same for a remac.weights.GroundModule of a codec (hash in hex)."""
+def export_module(module: Any, folder: Path, codec: str, filters: MosaicFilters | None = None) -> tuple[GroundFile, CheckResult]:
+    """The same for a remac.weights.GroundModule of a codec (hash in hex), with its filters for mosaics."""
     import torch
 
     from export import to_onnx_float
@@ -85,7 +88,8 @@ def export_module(module: Any, folder: Path, codec: str) -> tuple[GroundFile, Ch
     latents = len(module.norm)
     graph = to_onnx_float.Graph(INPUTS, ("pixels",), {"y_hat": {0: "h", 1: "w"}, "pixels": {0: "height", 1: "width"}})
     example: Any = tuple(torch.from_numpy(x) for x in example_inputs(latents, 8, 12))
-    to_onnx_float.export(module, example, graph, file.path, {"ground": file.label, "codec_hash": codec})
+    properties = {"ground": file.label, "codec_hash": codec, **({mosaic_filters.PROPERTY: filters.text()} if filters else {})}
+    to_onnx_float.export(module, example, graph, file.path, properties)
     cases = [example_inputs(latents, *size, seed) for seed, size in enumerate(CHECKED_SIZES)]
     return file, to_onnx_float.check_against_torch(file.label, module, file.path, INPUTS, cases)
 

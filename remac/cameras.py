@@ -88,7 +88,8 @@ def sensed(picture: Tensor, rng: np.random.Generator) -> tuple[Tensor, int]:
 
 
 def shown(x: Tensor, patterns: Tensor) -> Tensor:
-    """What is shown of decoded pictures float[B,3,H,W] of even sides, by their patterns int[B]: `mosaics.restored`, not rounded."""
+    """What is shown of decoded pictures float[B,3,H,W] of even sides, by their patterns int[B]: `mosaics.restored`, not rounded, without
+    filters, which are found for what has been trained."""
     if not patterns.any():
         return x
     colours = _COLOURS.to(x.device)[patterns].repeat(1, 1, x.shape[2] // 2, x.shape[3] // 2)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from remac_runtime import arithmetic, concealment, images, mosaics, packets, rans
+from remac_runtime import arithmetic, concealment, images, packets, rans
 from remac_runtime.adaptation import Adaptation
 from remac_runtime.backends import Backend, open_backend
 from remac_runtime.choices import MAX_PIXELS
@@ -55,11 +55,9 @@ class Decoded:
     @functools.cached_property
     def picture(self) -> images.Picture:
         """The picture, decoded by the ground decoder on first use. Raises CorruptStream where no band is intact: a header costs little."""
-        header = self.header
         if len(self.report.lost_bands) == self.report.bands:
             raise CorruptStream(f"no band of {self.report.bands} is intact, so there is no picture to decode: receive the stream again")
-        pixels = self.ground.decode(self.y_hat, header.quality, self.texture)[:header.height, :header.width]
-        return images.from_pixels(mosaics.restored(pixels, header.mosaic), header.depth, header.grey)
+        return self.ground.shown(self.header, self.y_hat, self.texture)
 
 
 class Decoder:

@@ -13,9 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from remac_runtime import images, mosaics
 from remac_runtime.errors import BadInput, BadNetwork, WrongModel
 from remac_runtime.format import LATENT_OFFSET, PHASES
 from remac_runtime.model import GROUND_FOLDER, Model
+from remac_runtime.mosaic_filters import PROPERTY, MosaicFilters
+from remac_runtime.packets import StreamHeader
 
 TEXTURE_PLANE = (8, 8)      # a reference of 256x256 pixels
 INPUTS = ("y_hat", "quality", "texture", "share")
@@ -116,6 +119,17 @@ class GroundDecoder:
             self._file = find_ground(self.model.folder / GROUND_FOLDER, self.wanted)
         return self._file
 
+    @property
+    def filters(self) -> MosaicFilters | None:
+        """The filters for mosaics that the decoder's file brings, if it does. Raises BadNetwork, WrongModel."""
+        text = self._opened().properties.get(PROPERTY)
+        return MosaicFilters.parsed(text, str(self.file.path)) if text is not None else None
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            self._session = self._open()
+        return self._session
+
     def _open(self) -> Session:
         """The session of either engine, which must have been made for the codec of the model. Raises BadNetwork, WrongModel."""
         session = self._session_of_engine()
@@ -130,11 +144,17 @@ class GroundDecoder:
             return EngineSession.beside(self.file.path)
         return OnnxSession(self.file.path, self.threads)
 
+    def shown(self, header: StreamHeader, y_hat: NDArray[np.int32], texture: NDArray[np.uint8] | None = None) -> images.Picture:
+        """The picture of a stream's latents: what `decode` makes of them, cut to its size, and of a mosaic the plain interpolation (FORMAT 3.1)."""
+        pixels = self.decode(y_hat, header.quality, texture)[:header.height, :header.width]
+        if header.mosaic:
+            filters = self.filters
+            pixels = mosaics.restored(filters.refined(pixels, header.mosaic, header.quality) if filters else pixels, header.mosaic)
+        return images.from_pixels(pixels, header.depth, header.grey)
+
     def decode(self, y_hat: NDArray[np.int32], quality: int, texture: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Latents int32[h,w,M] at a quality, with the planes uint8[4,8,8,M] of a texture reference -> uint8[16h,16w,3]."""
-        if self._session is None:
-            self._session = self._open()
         share = np.array([0.0 if texture is None else 1.0], np.float32)
         planes = np.full((len(PHASES), *TEXTURE_PLANE, y_hat.shape[2]), LATENT_OFFSET, np.uint8) if texture is None else texture
-        pixels = self._session.run(dict(zip(INPUTS, (y_hat, np.array([quality], np.float32), planes, share), strict=True)))[0]
+        pixels = self._opened().run(dict(zip(INPUTS, (y_hat, np.array([quality], np.float32), planes, share), strict=True)))[0]
         return pixels if pixels.dtype == np.uint8 else np.rint(pixels).clip(0, 255).astype(np.uint8)      # engines give float pixels
