@@ -23,9 +23,9 @@ from remac_runtime.images import Picture, to_pixels
 
 _TILES, _TILE, _MARGIN = 8, 20, 2       # tiles a side that are looked at, pixels a side of each, and what of it the filters do not reach
 _ERROR_MAX = 2.0                        # mean squared error (45 dB) up to which an interpolation counts as the one that made the picture
-_GREEN_TIMES = 1.5                      # looked at more closely: so much more of an error where green is a camera's own than where it is a mean
-LEAN = 16                              # levels; chosen on validation pictures: 12 to 24 are as good
 _TIMES, _BEYOND = 3, 0.5                # ... if that of all others is three times as large, and by half a squared level more
+_GREEN_TIMES = 1.5                      # looked at more closely: so much more of an error where green is a camera's own than where it is a mean
+LEAN = 16                               # levels; chosen on validation pictures: 12 to 24 are as good
 
 Pixels = NDArray[np.uint8]
 Plane = NDArray[np.int32]
@@ -62,8 +62,6 @@ def _rounded(sixty_fourths: Plane) -> Plane:
     return clipped
 
 
-
-
 def _nearer(left_right: Plane, up_down: Plane, across: Plane, along: Plane) -> Plane:
     """The mean of the pair that differs less, of the sums and differences of both."""
     mean: Plane = np.where(across <= along, left_right, up_down) + 1 >> 1
@@ -71,9 +69,9 @@ def _nearer(left_right: Plane, up_down: Plane, across: Plane, along: Plane) -> P
 
 
 def _weighed_green(s: _Sums) -> Plane:
-    """Sixteen levels more between the one pair than between the other leave the former out."""
+    """LEAN levels more between the one pair than between the other leave the former out."""
     lean = np.clip(s.along - s.across, -LEAN, LEAN)
-    weighed: Plane = (LEAN + lean) * s.left_right + (LEAN - lean) * s.up_down + 2 * LEAN >> 6
+    weighed: Plane = ((LEAN + lean) * s.left_right + (LEAN - lean) * s.up_down + 2 * LEAN) // (4 * LEAN)
     return weighed
 
 
