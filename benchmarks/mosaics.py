@@ -50,13 +50,15 @@ class Unfiltered(GroundDecoder):
 
 def saved(picture: NDArray[np.uint8], encoder: Encoder, decoder: Decoder, unfiltered: GroundDecoder) -> dict[str, float]:
     """BD-rates of the mosaic against the picture, as fractions: as it is decoded, and by the same decoder without its filters."""
-    def curve(wish: str, ground: GroundDecoder) -> list[RDPoint]:
+    def curves(wish: str, *grounds: GroundDecoder) -> list[list[RDPoint]]:
         streams = [encoder.encode(Picture(picture), EncodeOptions(quality, mosaic=wish)) for quality in QUALITIES]
-        return [RDPoint(quality, len(data), psnr_db(picture, replace(decoder.decode(data), ground=ground).picture.samples))
-                for quality, data in zip(QUALITIES, streams, strict=True)]
+        decoded = [decoder.decode(data) for data in streams]
+        return [[RDPoint(quality, len(data), psnr_db(picture, replace(one, ground=ground).picture.samples))
+                 for quality, data, one in zip(QUALITIES, streams, decoded, strict=True)] for ground in grounds]
 
-    whole = curve(PATTERNS[0], decoder.ground)
-    return {name: round(bd_rate(whole, curve(AUTOMATIC, ground)), 5) for name, ground in ((FILTERED, decoder.ground), (UNFILTERED, unfiltered))}
+    whole, = curves(PATTERNS[0], decoder.ground)
+    mosaic = zip((FILTERED, UNFILTERED), curves(AUTOMATIC, decoder.ground, unfiltered), strict=True)
+    return {name: round(bd_rate(whole, curve), 5) for name, curve in mosaic}
 
 
 @reported

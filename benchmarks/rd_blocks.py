@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.mosaics import FILTERED, UNFILTERED
 from benchmarks.rd import PEER_TITLES, SET_TITLES
 from benchmarks.sources import MISSING, SOURCES, NotMeasuredError, Sources, number, percent, share, table
 from benchmarks.summary import ANCHOR, ANCHOR_QUALITIES, OPERATING_QUALITY, RIVAL, mean
@@ -196,7 +197,7 @@ def adaptation(sources: Sources) -> str:
 def mosaics(sources: Sources) -> str:
     """What coding the mosaic of pictures that were interpolated from one brings: those of the sets in which one is found, and simulated ones."""
     content = sources["mosaics"]
-    kinds = ("filtered", "unfiltered")
+    kinds = (FILTERED, UNFILTERED)
     rows = [(name, *(percent(change[kind]) for kind in kinds))
             for name, change in sorted(content["found"].items(), key=lambda item: float(item[1][kinds[0]]))]
     simulated = content["simulated"]

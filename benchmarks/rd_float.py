@@ -56,9 +56,9 @@ class TrainingCodec:
             with torch.no_grad():
                 coded = self.codec(x, torch.tensor([quality]), False, bands=x.shape[2] // band_rows)
             decoded = coded.x_hat[0, :, :height, :width].clamp(0, 255).round().permute(1, 2, 0).byte().numpy()
-            filtered = self.filters.refined(decoded, pattern, quality) if self.filters else decoded
+            shown = mosaic_filters.shown(decoded, pattern, quality, self.filters)
             points.append(RDPoint(quality, math.ceil((coded.bits_y + coded.bits_z).item() / 8),
-                                  psnr_db(picture, mosaics.restored(filtered, pattern))))
+                                  psnr_db(picture, shown)))
         return tuple(points)
 
 

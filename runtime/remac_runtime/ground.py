@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from remac_runtime import images, mosaics
+from remac_runtime import images, mosaic_filters
 from remac_runtime.errors import BadInput, BadNetwork, WrongModel
 from remac_runtime.format import LATENT_OFFSET, PHASES
 from remac_runtime.model import GROUND_FOLDER, Model
@@ -148,8 +148,7 @@ class GroundDecoder:
         """The picture of a stream's latents: what `decode` makes of them, cut to its size, and of a mosaic the plain interpolation (FORMAT 3.1)."""
         pixels = self.decode(y_hat, header.quality, texture)[:header.height, :header.width]
         if header.mosaic:
-            filters = self.filters
-            pixels = mosaics.restored(filters.refined(pixels, header.mosaic, header.quality) if filters else pixels, header.mosaic)
+            pixels = mosaic_filters.shown(pixels, header.mosaic, header.quality, self.filters)
         return images.from_pixels(pixels, header.depth, header.grey)
 
     def decode(self, y_hat: NDArray[np.int32], quality: int, texture: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:

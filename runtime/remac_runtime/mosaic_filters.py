@@ -82,6 +82,12 @@ class MosaicFilters:
         return kernels
 
 
+def shown(pixels: NDArray[np.uint8], pattern: int, quality: int, filters: MosaicFilters | None) -> NDArray[np.uint8]:
+    """What is shown of decoded pixels uint8[H,W,3] with one of choices.PATTERNS: the interpolation of their mosaic, if they have one, bettered by the
+    filters, if there are any."""
+    return mosaics.restored(filters.refined(pixels, pattern, quality) if filters else pixels, pattern)
+
+
 def differences(pixels: NDArray[np.uint8], pattern: int) -> NDArray[np.int16]:
     """What filters read of decoded pixels uint8[H,W,3] with one of choices.PATTERNS: these, less what their mosaic would be coded as, with REACH more
     on each side, int16[H+4,W+4,3]."""
