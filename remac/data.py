@@ -46,6 +46,8 @@ def load_picture(path: Path) -> NDArray[np.uint8]:
 class PatchSampler:
     """Random augmented patches of a list of pictures, weighted by their area."""
 
+    sensor_share = SENSOR_SHARE
+
     def __init__(self, paths: list[Path], patch: int, seed: int, augment: bool = True) -> None:
         self.least = SENSOR_WINDOW * patch if augment else patch          # sides of the pictures
         self.pictures = [self.at_least(load_picture(path), self.least) for path in paths]
@@ -84,7 +86,7 @@ class PatchSampler:
 
     def _one(self, rng: np.random.Generator) -> tuple[Tensor, int]:
         """A patch float[3+n,side,side], with the maps of its picture, and its pattern."""
-        sensor = self.augment and rng.random() < SENSOR_SHARE
+        sensor = self.augment and rng.random() < self.sensor_share
         chosen, crop = self.place(rng, enlarged=SENSOR_WINDOW if sensor else 1)
         x = to_tensor(crop(self.pictures[chosen]))
         if self.augment and rng.random() < HARDWARE_SHARE:

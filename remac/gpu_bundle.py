@@ -73,13 +73,14 @@ def pack_marsqe(weights: Path, start: Path | None, out: Path) -> None:
     """What `remac.train_marsqe` needs besides: the segmenter, the dictionary decoded (here, where the codec is), averaged weights to start from."""
     from remac.matching import DICTIONARY_FILE, load_dictionary
     from remac.segmenter import SEGMENTER_FILE, load_segmenter
+    from remac.train_marsqe import starting_weights
     from remac_runtime.enhance.matching import join_dictionary
     target = out / "weights" / "marsqe"
     target.mkdir(parents=True)
     torch.save(load_segmenter(weights).state_dict(), (target / SEGMENTER_FILE).with_suffix(".pt"))
     Image.fromarray(join_dictionary(load_dictionary(weights / DICTIONARY_FILE))).save((target / DICTIONARY_FILE).with_suffix(".png"))
     if start:
-        average = read_checkpoint(start, needed=("average",))["average"]
+        average = starting_weights(start)["average"]
         save_checkpoint(out / "start.pt", {"average": {name: value.half() for name, value in average.items()}})
 
 
@@ -88,13 +89,14 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m remac.gpu_bundle", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder of the Mars pictures (else $REMAC_DATA)")
     parser.add_argument("--start", type=Path, help="checkpoint to start from")
-    parser.add_argument("--marsqe", action="store_true", help="for remac.train_marsqe instead of the codec; --start is one of its checkpoints")
+    parser.add_argument("--marsqe", action="store_true",
+                        help="for remac.train_marsqe instead of the codec; --start is one of its checkpoints, or weights/marsqe")
     options = parser.parse_args(arguments)
     bundle = BUNDLE.with_name(f"{BUNDLE.name}-marsqe") if options.marsqe else BUNDLE
     data = data_folder(options.data)
     if (bundle / "run").exists():
         raise BadInput(f"{bundle / 'run'}: what was trained there would be lost: move it away first")
-    if options.start:       # before the bundle that is there goes
+    if options.start and not (options.marsqe and options.start.is_dir()):       # before the bundle that is there goes
         read_checkpoint(options.start, needed=("average",) if options.marsqe else ("model", "rate"), mapped=True)
     shutil.rmtree(bundle, ignore_errors=True)
     quality, total = pack_pictures(data, bundle / "data")

@@ -75,13 +75,27 @@ def with_classes(picture: NDArray[np.uint8], model: Segmenter) -> NDArray[np.uin
     return np.dstack([picture, full])
 
 
+@dataclass(frozen=True)
+class Narrowed:
+    """What training can be narrowed to: JPEG `qualities` (none: all of the settings, and others), and pictures of their `own_camera`."""
+
+    qualities: tuple[int, ...] = ()
+    own_camera: bool = False
+
+
+EVERYTHING = Narrowed()
+
+
 class CompressedPatches(PatchSampler):
     """Patches of the training pictures with everything that MarsQE needs of them; half of them as of another camera, or the colours of cameras
     never seen would be drawn to those of the training pictures."""
 
+    sensor_share = 0.1
+
     def __init__(self, paths: list[Path], seed: int, dictionary: Dictionary | None = None, segmenter: Segmenter | None = None,
-                 coded: tuple[Path, ...] = (), coded_share: float = CODED_SHARE) -> None:
-        super().__init__(paths, CELL, seed)
+                 coded: tuple[Path, ...] = (), coded_share: float = CODED_SHARE, only: Narrowed = EVERYTHING) -> None:
+        super().__init__(paths, CELL, seed, augment=not only.own_camera)
+        self.only = only
         if segmenter is not None:
             self.pictures = [with_classes(picture, segmenter) for picture in self.pictures]
         self.dictionary, self.coded_share = dictionary, coded_share if coded else 0.0
@@ -92,9 +106,9 @@ class CompressedPatches(PatchSampler):
             if dictionary is not None:
                 dictionary.add(setting.tables, setting.dictionary)
 
-    def compressed_batch(self, count: int, step: int, references: bool) -> Batch:
-        """A pure function of (seed, step)."""
-        rng = np.random.default_rng((self.seed, step))
+    def compressed_batch(self, count: int, step: int, references: bool, rank: int = 0) -> Batch:
+        """A pure function of (seed, step, rank)."""
+        rng = np.random.default_rng((self.seed, step, rank))
         items, pairs = zip(*(self._compressed(rng, references and self.dictionary is not None) for _ in range(count)), strict=True)
         raw, compressed, tables, classes, weight = (torch.stack(parts) for parts in zip(*items, strict=True))
         chosen = (torch.stack([pair[0] for pair in pairs]), torch.stack([pair[1] for pair in pairs])) if pairs[0] else None
@@ -117,18 +131,19 @@ class CompressedPatches(PatchSampler):
     def _jpeg(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], float]:
         """A raw patch with its classes, the patch in JPEG, its tables, and a typical error."""
         crop, _ = self._one(rng)
-        if rng.random() < CHART_SHARE:
+        if not self.only.own_camera and rng.random() < CHART_SHARE:
             crop = torch.cat([chart(CELL, rng), crop[3:]])
         pixels = crop.permute(1, 2, 0).numpy().astype(np.uint8)
-        quality = int(rng.integers(*OTHER_RANGE)) if rng.random() < OTHER_SHARE else int(rng.choice(SETTINGS[JPEG]))
+        other = not self.only.qualities and rng.random() < OTHER_SHARE
+        quality = int(rng.integers(*OTHER_RANGE)) if other else int(rng.choice(self.only.qualities or SETTINGS[JPEG]))
         coded, tables = jpeg(np.ascontiguousarray(pixels[..., :3]), quality)
         return pixels, coded, tables, TYPICAL_MSE[min(TYPICAL_MSE, key=lambda q: abs(q - quality))]
 
     def _beforehand(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], float]:
         """The same of a picture coded beforehand."""
-        setting, camera = self.coded[rng.integers(len(self.coded))], int(rng.integers(2))
+        setting, camera = self.coded[rng.integers(len(self.coded))], 0 if self.only.own_camera else int(rng.integers(2))
         chosen, crop = self.place(rng, GRID)
-        if rng.random() >= CHART_SHARE:
+        if self.only.own_camera or rng.random() >= CHART_SHARE:
             return crop(self.cameras[camera][chosen]), crop(setting.cameras[camera][chosen]), setting.tables, setting.error
         number = int(rng.integers(len(self.charts)))
         top, left = self.corner(self.charts[number], rng, GRID, CELL)

@@ -15,7 +15,7 @@ from remac.coded import DECODER, SETTINGS
 from remac.marsqe import INDEX_FILE
 from remac.matching import DICTIONARY_FILE
 from remac.packing import packed_model
-from remac.runs import CHECKPOINT_FILE, read_json, read_run
+from remac.runs import CHECKPOINT_FILE, CONFIG_FILE, read_json, read_run
 from remac.segmenter import SEGMENTER_FILE
 from remac.tensors import SUFFIX, load_tensors, save_tensors
 from remac_runtime.errors import BadInput
@@ -32,13 +32,23 @@ def stage(folder: Path) -> dict[str, Any]:
     run = read_run(folder)
     if run.config.get("model") != "marsqe":
         raise BadInput(f"{folder} trained {run.config.get('model', 'a codec')}, not marsqe: name runs of `python -m remac.train_marsqe`")
-    return {"command": run.command, "device": run.device, "steps": run.steps, "batch": run.batch, "patches": run.steps * run.batch,
-            "seconds": round(run.seconds)}
+    patches = run.steps * run.batch * run.config.get("processes", 1)
+    return {"command": run.command, "device": run.device, "steps": run.steps, "batch": run.batch, "patches": patches, "seconds": round(run.seconds)}
+
+
+def stages_before(run: Path, folder: Path) -> list[dict[str, Any]]:
+    """Those of the shipped weights in `folder`, where the run went on from them."""
+    start = read_json(run / CONFIG_FILE).get("start")
+    if not start or Path(start).resolve() != folder.resolve():
+        return []
+    return list(read_json(folder / INDEX_FILE)["model"]["stages"])
 
 
 def write_model(runs: list[Path], folder: Path, kinds: list[str]) -> dict[str, Any]:
     """The weights file from the last run's checkpoint; returns its entry of the index. Raises what `stage` raises."""
     stages = [stage(run) for run in runs]
+    told = {entry["command"] for entry in stages}
+    stages = [entry for entry in stages_before(runs[0], folder) if entry["command"] not in told] + stages
     state = read_checkpoint(runs[-1] / CHECKPOINT_FILE, needed=("average",), mapped=True)
     save_tensors(folder / WEIGHTS_FILE, packed_model(state["average"], COARSE), {"version": str(VERSION), "name": "marsqe"})
     return {"file": WEIGHTS_FILE, "name": "marsqe", "version": VERSION, "decoder": DECODER, "stages": stages,
@@ -48,7 +58,8 @@ def write_model(runs: list[Path], folder: Path, kinds: list[str]) -> dict[str, A
 @reported
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m remac.marsqe_weights", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs of remac.train_marsqe, each started from the one before")
+    parser.add_argument("runs", type=Path, nargs="+",
+                        help="folders of runs of remac.train_marsqe, each started from the one before; the first perhaps from the weights in --out")
     parser.add_argument("--segmenter", type=Path, help="folder of a run of remac.train_segmenter (else its weights stay as they are)")
     parser.add_argument("--kinds", nargs="+", choices=sorted(SETTINGS), default=sorted(SETTINGS),
                         help=f"kinds of compression that it was trained for ({' '.join(sorted(SETTINGS))})")

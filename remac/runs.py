@@ -19,7 +19,8 @@ from remac_runtime.files import write_atomically, write_json
 
 CONFIG_FILE, CHECKPOINT_FILE, LOG_FILE = "config.json", "checkpoint.pt", "log.jsonl"
 # Of config.json: what a resumed run may not change ...
-KEPT = ("model", "codec", "train", "post_from", "references_from", "start", "coded", "coded_share", "processes")
+KEPT = ("model", "codec", "train", "post_from", "references_from", "start", "coded", "coded_share", "post_only", "qualities", "own_camera",
+        "processes")
 FREE = ("train.steps",)                                                 # ... but for the length of its schedule
 
 

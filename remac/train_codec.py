@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Collection
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from remac.cameras import shown
@@ -29,11 +27,12 @@ from remac.data import PatchSampler, load_picture, picture_paths
 from remac.integer import activation_ranges, prepare, set_integer
 from remac.layers import space_to_depth
 from remac.muon import Muon, is_inner
+from remac.parallel import average_gradients, run_processes
 from remac.references import REFERENCE_PIXELS, ReferencePool, code_pool
 from remac.refined import own_parameters
 from remac.runs import CHECKPOINT_FILE, begin, log_means, open_log, saved_at_interrupt
 from remac_runtime.errors import BadInput, BadNetwork
-from remac_runtime.exits import interrupt_at_end, interrupted_by_terminate, reported
+from remac_runtime.exits import interrupt_at_end, reported
 from remac_runtime.format import PIXEL_OFFSET
 from remac_runtime.mars import data_folder
 
@@ -127,16 +126,6 @@ def optimizers(named: list[tuple[str, nn.Parameter]], config: TrainConfig) -> li
     rest = [p for name, p in named if not (config.muon and is_inner(name, p, OUTER))]
     adam = torch.optim.Adam([{"params": rest, "factor": 1.0}], config.learning_rate, (0.9, config.second_moment), fused=True)
     return [adam, *([Muon([{"params": inner, "factor": config.muon}], config.learning_rate)] if inner else [])]
-
-
-def average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
-    """Replace every gradient by its mean over the processes, in one transfer."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
-    dist.all_reduce(flat)
-    flat /= processes
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
 
 
 def autocast(device: str) -> Any:
@@ -307,32 +296,8 @@ def show_progress(total: int, hidden: tuple[str, ...] = ("step", "seconds")) -> 
     return show
 
 
-def _worker(rank: int, run: Run, rendezvous: str) -> None:
-    torch.set_num_threads(1 if run.device == "cpu" else torch.get_num_threads())
-    if run.processes > 1:
-        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=run.processes)
-    try:
-        with interrupted_by_terminate():
-            Trainer(run, rank).train(show_progress(run.train.steps, ("step", "seconds", "bpp_z", "norm")) if rank == 0 else None)
-    finally:
-        if run.processes > 1:
-            dist.destroy_process_group()
-
-
-def _spawn(run: Run, rendezvous: str) -> None:
-    """All processes of a run. SIGTERM reaches this one alone, so it passes the interrupt on: first to the one that writes the checkpoint."""
-    workers = torch.multiprocessing.spawn(_worker, (run, rendezvous), nprocs=run.processes, join=False, daemon=True)
-    assert workers is not None
-    try:
-        while not workers.join():
-            pass
-    except KeyboardInterrupt:
-        for process in workers.processes:
-            process.terminate()
-            process.join()
-        raise
-    finally:
-        Path(rendezvous).unlink(missing_ok=True)
+def _work(run: Run, rank: int) -> None:
+    Trainer(run, rank).train(show_progress(run.train.steps, ("step", "seconds", "bpp_z", "norm")) if rank == 0 else None)
 
 
 def setting(text: str, parser: argparse.ArgumentParser, unused: Collection[str] = ()) -> tuple[str, float]:
@@ -383,11 +348,7 @@ def main(arguments: list[str]) -> int:
     if run.start:
         start = read_checkpoint(run.start, needed=("model", "rate"), mapped=True)
         load_own(Codec(run.codec), start["model"], run.start)       # here, where an error is one line: that of a worker is a traceback
-    rendezvous = str((run.folder / f"rendezvous.{os.getpid()}").resolve())
-    if run.processes > 1:
-        _spawn(run, rendezvous)
-    else:
-        _worker(0, run, rendezvous)
+    run_processes(_work, run, run.processes, run.device, run.folder)
     return 0
 
 

@@ -1,8 +1,8 @@
 """Train MarsQE, or its baselines AR-CNN and DnCNN: `python -m remac.train_marsqe --help`.
 
 A run is a folder: config.json, checkpoint.pt (written atomically, resumes to the exact step) and log.jsonl. Everything random is a function of
-(seed, step). An interrupt (Ctrl-C, SIGTERM) writes the checkpoint of the last step. MarsQE learns its networks in parts of one run: the main network
-without references, then with them, then with the post-enhancement.
+(seed, step, process). An interrupt (Ctrl-C, SIGTERM) writes the checkpoint of the last step. MarsQE learns its networks in parts of one run: the
+main network without references, then with them, then with the post-enhancement.
 """
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,10 +26,11 @@ from remac.checkpoints import read_checkpoint, save_checkpoint
 from remac.coded import MADE_BY_FILE
 from remac.config import TrainConfig
 from remac.data import load_picture, picture_paths
-from remac.marsqe import FULL, Bank, Enhanced, MarsQE, loss_of
-from remac.marsqe_data import CODED_SHARE, Batch, CompressedPatches, Dictionary
+from remac.marsqe import FULL, INDEX_FILE, Bank, Enhanced, MarsQE, load_marsqe, loss_of
+from remac.marsqe_data import CODED_SHARE, EVERYTHING, Batch, CompressedPatches, Dictionary, Narrowed
 from remac.matching import DICTIONARY_FILE, jpeg, load_dictionary
 from remac.muon import Muon, is_inner
+from remac.parallel import average_gradients, run_processes
 from remac.runs import CHECKPOINT_FILE, begin, log_means, open_log, read_json, saved_at_interrupt
 from remac.segmenter import load_segmenter
 from remac.train_codec import autocast, learning_rate, setting, show_progress
@@ -46,6 +48,7 @@ UNUSED = ("patch", "muon", "noisy", "spike", "skips", "unreferenced", "relative"
 AVERAGING = 0.998              # of the weights that are evaluated and shipped, once warm
 EXAMPLES = """examples:
   python -m remac.train_marsqe --out runs/marsqe
+  python -m remac.train_marsqe --out runs/marsqe-on --start weights/marsqe --parts 0 0.8 --processes 2        # from what is shipped
   python -m remac.train_marsqe --model dncnn --out runs/dncnn --seconds 480 --steps 900
   python -m remac.train_marsqe --out runs/marsqe-gpu --start runs/marsqe/checkpoint.pt --steps 8000 --batch 64 --workers 14 --device cuda"""
 
@@ -66,6 +69,9 @@ class Run:
     workers: int = 0
     coded: tuple[Path, ...] = ()
     coded_share: float = CODED_SHARE
+    post_only: bool = False     # the main network stays as it starts
+    processes: int = 1
+    only: Narrowed = EVERYTHING
 
 
 DEFAULTS = TrainConfig(steps=4800, batch=4, patch=CELL, learning_rate=1e-3, final_rate=1e-6, warmup_steps=50, hold=0.2, clip=1.0, seed=9)
@@ -86,7 +92,7 @@ def optimizers(model: nn.Module, run: Run) -> list[torch.optim.Optimizer]:
     for convolution, peak in ((True, MUON_FACTOR * run.train.learning_rate), (False, run.train.learning_rate)):
         for post, first in ((False, 0), (True, late)):
             chosen = [p for name, p in model.named_parameters()
-                      if is_inner(name, p, OUTER) == convolution
+                      if p.requires_grad and is_inner(name, p, OUTER) == convolution
                       and name.startswith("post.") == post]
             if chosen:
                 groups[convolution].append({"params": chosen, "lr": peak, "peak": peak, "first": first})
@@ -110,11 +116,11 @@ def apply(model: nn.Module, batch: Batch, post: bool) -> Enhanced:
 class Steps(torch.utils.data.Dataset[Batch]):
     """The batches of a run by step, for worker processes."""
 
-    def __init__(self, patches: CompressedPatches, run: Run) -> None:
-        self.patches, self.run = patches, run
+    def __init__(self, patches: CompressedPatches, run: Run, rank: int) -> None:
+        self.patches, self.run, self.rank = patches, run, rank
 
     def __getitem__(self, step: int) -> Batch:
-        return self.patches.compressed_batch(self.run.train.batch, step, references_at(self.run, step))
+        return self.patches.compressed_batch(self.run.train.batch, step, references_at(self.run, step), self.rank)
 
 
 def references_at(run: Run, step: int) -> bool:
@@ -123,16 +129,19 @@ def references_at(run: Run, step: int) -> bool:
 
 
 class Trainer:
-    """A run in progress."""
+    """One process of a run."""
 
-    def __init__(self, run: Run) -> None:
-        self.run, config = run, run.train
+    def __init__(self, run: Run, rank: int = 0) -> None:
+        self.run, self.rank, config = run, rank, run.train
         torch.manual_seed(config.seed)
         mars = run.model.startswith("marsqe")
         segmenter = load_segmenter(WEIGHTS) if mars else None
         dictionary = Dictionary(load_dictionary(WEIGHTS / DICTIONARY_FILE)) if mars else None
-        self.data = CompressedPatches(picture_paths(run.data / "train"), config.seed, dictionary, segmenter, run.coded, run.coded_share)
+        self.data = CompressedPatches(picture_paths(run.data / "train"), config.seed, dictionary, segmenter, run.coded, run.coded_share, run.only)
         self.model = build(run.model).to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if run.post_only:
+            self.model.main.requires_grad_(False)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizers = optimizers(self.model, run)
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.step, self.seconds = 0, 0.0
@@ -141,13 +150,13 @@ class Trainer:
             self._resume(read_checkpoint(self.checkpoint, run.device, ("model", "optimizers", "average", "step", "seconds")))
         elif run.start:
             self._start(run.start)
-        self.pictures = validation_crops(run.data)
+        self.pictures = validation_crops(run.data) if rank == 0 else {}
         steps = range(self.step, config.steps)
-        self.batches = iter(torch.utils.data.DataLoader(Steps(self.data, run), batch_size=None, sampler=steps, num_workers=run.workers))
+        self.batches = iter(torch.utils.data.DataLoader(Steps(self.data, run, rank), batch_size=None, sampler=steps, num_workers=run.workers))
 
     def _start(self, path: Path) -> None:
-        """Begin with the averaged weights of another run. Raises BadNetwork."""
-        state = read_checkpoint(path, self.run.device, ("average",))
+        """Begin with the averaged weights of another run, or with shipped ones. Raises BadNetwork."""
+        state = starting_weights(path, self.run.device)
         try:
             self.model.load_state_dict(state["average"])
         except RuntimeError:
@@ -181,7 +190,9 @@ class Trainer:
         loss = (loss_of(enhanced, batch.raw) * batch.weight).mean()
         self.model.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        if self.run.processes > 1:
+            average_gradients(self.parameters, self.run.processes)
+        norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
         if torch.isfinite(norm):
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -223,17 +234,19 @@ class Trainer:
 
     def train(self, progress: Any) -> None:
         """All steps that are left. An interrupt waits for the end of its step and writes the checkpoint."""
-        log = open_log(self.run.folder, self.step)
+        log = open_log(self.run.folder, self.step) if self.rank == 0 else None
         sums: dict[str, list[float]] = {}
-        with saved_at_interrupt(self.save):
+        with saved_at_interrupt(self.save) if self.rank == 0 else nullcontext():
             while self.step < self.run.train.steps and (not self.run.seconds or self.seconds < self.run.seconds):
                 with interrupt_at_end():
                     begun = time.monotonic()
                     for key, value in self.one_step().items():
                         sums.setdefault(key, []).append(value)
                     self.seconds += time.monotonic() - begun
-                self._record(sums, log, progress)
-        self.save()
+                if log is not None:
+                    self._record(sums, log, progress)
+        if log is not None:
+            self.save()
 
     def _record(self, sums: dict[str, list[float]], log: TextIO, progress: Any) -> None:
         """Whatever is due after a step: a line of the log (means of `sums`, which are then emptied), an evaluation, a checkpoint."""
@@ -245,6 +258,15 @@ class Trainer:
         log.flush()
         if self.step % CHECKPOINT_EVERY == 0 or last:
             self.save()
+
+
+def starting_weights(path: Path, device: str = "cpu") -> dict[str, Any]:
+    """Averaged weights to begin with, {"name": model, "average": tensors}: of a checkpoint, or of a folder of shipped weights. Raises BadNetwork."""
+    if path.is_dir():
+        if not (path / INDEX_FILE).exists():
+            raise BadNetwork(f"{path}: no shipped weights (it lacks {INDEX_FILE}): name weights/marsqe, or the checkpoint.pt of a run")
+        return {"name": "marsqe", "average": {name: value.to(device) for name, value in load_marsqe(path).state_dict().items()}}
+    return read_checkpoint(path, device, ("average",))
 
 
 def coded_by(folders: Sequence[Path]) -> dict[str, Any]:
@@ -284,18 +306,28 @@ def parse(arguments: list[str]) -> Run:
     parser.add_argument("--set", metavar="FIELD=NUMBER", action="append", default=[], help="any other number of TrainConfig, e.g. learning_rate=2e-4")
     parser.add_argument("--parts", type=float, nargs=2, default=(0.6, 0.75), metavar=("POST", "REFERENCES"),
                         help="shares of the steps after which the post-enhancement and the references take part")
+    parser.add_argument("--post-only", action="store_true", help="the main network stays as --start has it, only the post-enhancement learns")
     parser.add_argument("--seconds", type=float, default=0, help="stop after so much training time (0: never)")
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches, for a GPU (0: none)")
     parser.add_argument("--coded", type=Path, nargs="+", default=[], metavar="FOLDER",
                         help="pictures coded beforehand, to learn from besides JPEG: runs/coded/hevc runs/coded/remac")
     parser.add_argument("--coded-share", type=float, default=CODED_SHARE, help="of the patches that are of such pictures")
-    parser.add_argument("--start", type=Path, help="checkpoint whose averaged weights to start from")
+    parser.add_argument("--qualities", type=int, nargs="+", default=[], choices=range(1, 101), metavar="Q",
+                        help="JPEG qualities to learn, no others (a model for each setting)")
+    parser.add_argument("--own-camera", action="store_true", help="learn no other cameras and no charts: gains a little on this one, loses on others")
+    parser.add_argument("--start", type=Path, help="checkpoint whose averaged weights to start from, or weights/marsqe: the shipped ones")
+    parser.add_argument("--processes", type=int, default=1, help="CPU processes with averaged gradients, one thread each; --batch patches in each")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     changed: dict[str, Any] = {"steps": options.steps, "batch": options.batch, **dict(setting(text, parser, UNUSED) for text in options.set)}
     config = replace(DEFAULTS, **changed)
     return Run(options.model, config, options.parts[0], options.parts[1], options.out, data_folder(options.data), options.device, options.start,
-               options.seconds, options.workers, tuple(options.coded), options.coded_share)
+               options.seconds, options.workers, tuple(options.coded), options.coded_share, options.post_only, options.processes,
+               Narrowed(tuple(options.qualities), options.own_camera))
+
+
+def _work(run: Run, rank: int) -> None:
+    Trainer(run, rank).train(show_progress(run.train.steps) if rank == 0 else None)
 
 
 @reported
@@ -303,11 +335,11 @@ def main(arguments: list[str]) -> int:
     run = parse(arguments)
     begin(run.folder, {"model": run.model, "train": asdict(run.train), "post_from": run.post_from, "references_from": run.references_from,
                        "start": str(run.start or ""), "coded": [str(folder) for folder in run.coded], "coded_share": run.coded_share,
-                       "device": run.device, "command": " ".join(["python -m remac.train_marsqe", *arguments]),
-                       **coded_by(run.coded)})
-    if run.device == "cpu":
-        torch.set_num_threads(1)
-    Trainer(run).train(show_progress(run.train.steps))
+                       "post_only": run.post_only, **asdict(run.only), "processes": run.processes, "device": run.device,
+                       "command": " ".join(["python -m remac.train_marsqe", *arguments]), **coded_by(run.coded)})
+    if run.start:
+        starting_weights(run.start)       # here, where an error is one line: that of a worker is a traceback
+    run_processes(_work, run, run.processes, run.device, run.folder)
     return 0
 
 

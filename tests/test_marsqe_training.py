@@ -25,12 +25,13 @@ from remac.checkpoints import read_checkpoint
 from remac.coded import HEVC, SETTINGS, chart_name, coded_names, load_coded
 from remac.config import TrainConfig
 from remac.data import load_picture, picture_paths
-from remac.marsqe import MarsQE, MarsQEConfig
-from remac.marsqe_data import CompressedPatches, Dictionary
-from remac.matching import jpeg_with_tables
+from remac.marsqe import MarsQE, MarsQEConfig, loss_of
+from remac.marsqe_data import EVERYTHING, CompressedPatches, Dictionary, Narrowed
+from remac.matching import jpeg, jpeg_with_tables
 from remac.packing import unpacked
 from remac.segmenter import SEGMENTER_FILE, Segmenter
 from remac.tensors import load_tensors, save_tensors
+from remac.train_codec import autocast
 from remac_runtime import mosaics
 from remac_runtime.enhance.matching import CELL
 from remac_runtime.errors import BadNetwork
@@ -67,6 +68,28 @@ def test_patches_are_a_function_of_seed_and_step(data: Path) -> None:
         assert not torch.equal(first.raw, other.raw)
     without = patches(data).compressed_batch(3, 17, False)
     assert without.references is None and torch.equal(without.raw, first.raw)
+
+
+def test_what_is_learned_can_be_narrowed(data: Path, coded: Path) -> None:
+    """To some JPEG qualities, and to pictures as they are: every patch then lies in one of them, perhaps mirrored."""
+    paths = picture_paths(data / "train")
+    pictures = [load_picture(path) for path in paths]
+    narrow, wide = (CompressedPatches(paths, 3, None, None, (coded,), 0.5, only) for only in (Narrowed((30,), True), EVERYTHING))
+
+    def found(raw: torch.Tensor) -> bool:
+        patch = raw.permute(1, 2, 0).byte().numpy()
+        return any((window == mirrored).all() for mirrored in (patch, patch[:, ::-1], patch[::-1], patch[::-1, ::-1]) for picture in pictures
+                   for window in np.lib.stride_tricks.sliding_window_view(picture, (CELL, CELL, 3))[:, :, 0].reshape(-1, CELL, CELL, 3)
+                   if window[0, 0, 0] == mirrored[0, 0, 0] and window[1, 2, 1] == mirrored[1, 2, 1])
+    one = jpeg(pictures[0][:CELL, :CELL], 30)[1]
+    batches = [narrow.compressed_batch(1, step, False) for step in range(12)]
+    kinds = {torch.equal(batch.tables[0], torch.from_numpy(one)) for batch in batches}
+    assert kinds == {True, False}                                    # JPEG, and coded beforehand
+    assert all(found(batch.raw[0]) for batch in batches)
+    others = [wide.compressed_batch(1, step, False) for step in range(12)]
+    assert not all(found(batch.raw[0]) for batch in others)
+    tables = {batch.tables.numpy().tobytes() for batch in others}
+    assert len(tables) > len({batch.tables.numpy().tobytes() for batch in batches})
 
 
 def test_patches_are_what_jpeg_with_these_tables_makes(data: Path) -> None:
@@ -237,6 +260,54 @@ def test_training_lowers_the_loss(data: Path, tmp_path: Path, monkeypatch: pytes
     raw = trainer.pictures[""][0].raw
     assert F.mse_loss(after, raw) < F.mse_loss(before, raw)
     assert (tmp_path / "run" / "checkpoint.pt").exists() and (tmp_path / "run" / "log.jsonl").read_text().count("evaluation") == 1
+
+
+def test_the_post_enhancement_learns_alone(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = run_in(tmp_path / "run", data, monkeypatch, "marsqe", "--post-only", "--parts", "0", "2")
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.one_step()
+    changed = {name.split(".")[0] for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"post"}
+
+
+def test_two_processes_step_by_the_mean_of_their_gradients(data: Path, tmp_path: Path) -> None:
+    arguments = ["--data", str(data), "--device", "cpu", "--model", "arcnn", "--steps", "1", "--batch", "1", "--set", "warmup_steps=1"]
+    assert train_marsqe.main([*arguments, "--out", str(tmp_path / "two"), "--processes", "2"]) == 0
+    (tmp_path / "one").mkdir()
+    alone = train_marsqe.Trainer(train_marsqe.parse([*arguments, "--out", str(tmp_path / "one")]))
+    halves = [alone.data.compressed_batch(1, 0, False, rank) for rank in (0, 1)]
+    assert not torch.equal(halves[0].raw, halves[1].raw)
+    for half in halves:
+        with autocast("cpu"):
+            enhanced = train_marsqe.apply(alone.model, half, False)
+        (loss_of(enhanced, half.raw) * half.weight / 2).mean().backward()
+    torch.nn.utils.clip_grad_norm_(alone.model.parameters(), alone.run.train.clip)
+    for optimizer in alone.optimizers:
+        optimizer.step()
+    assert train_marsqe.main([*arguments, "--out", str(tmp_path / "one")]) == 0
+    expected, half, trained = (alone.model.state_dict(), *(read_checkpoint(tmp_path / name / "checkpoint.pt")["model"] for name in ("one", "two")))
+    assert all(torch.allclose(trained[name], value, atol=1e-6) for name, value in expected.items())
+    assert not all(torch.allclose(half[name], value, atol=1e-6) for name, value in expected.items())      # the first layers have no gradient yet
+    assert not list((tmp_path / "two").glob("rendezvous.*"))
+
+
+def test_a_run_goes_on_from_shipped_weights(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their folder is named as the start; what is shipped then tells all stages, each once."""
+    shipped = tmp_path / "weights"
+    shipped.mkdir()
+    (shipped / "dictionary.json").write_text("{}")
+    monkeypatch.setattr(train_marsqe, "load_marsqe", lambda folder: MarsQE(TINY))
+    refused = ["--out", str(tmp_path / "no"), "--data", str(data), "--device", "cpu", "--start", str(shipped)]
+    assert train_marsqe.main(refused) == 1 and "no shipped weights (it lacks marsqe.json): name weights/marsqe" in capsys.readouterr().err
+    (shipped / "marsqe.json").write_text(json.dumps({"model": {"stages": [{"command": "first"}]}}))
+    trainer = run_in(tmp_path / "run", data, monkeypatch, "marsqe", "--start", str(shipped))
+    trainer.save()
+    config = {"model": "marsqe", "command": "second", "device": "cpu", "train": {"batch": 2}, "processes": 2, "start": str(shipped)}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    for _ in range(2):
+        assert marsqe_weights.main([str(tmp_path / "run"), "--out", str(shipped)]) == 0
+        stages = json.loads((shipped / "marsqe.json").read_text())["model"]["stages"]
+        assert [entry["command"] for entry in stages] == ["first", "second"]
 
 
 def test_a_run_is_shipped(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
