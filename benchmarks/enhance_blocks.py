@@ -76,7 +76,8 @@ def trained(result: Mapping[str, Any]) -> str:
     """How long each network was trained."""
     parts = [f"{title(name)} {record['steps']:,} steps, {record['patches']:,} patches, {record['seconds'] / 60:.0f} minutes on {record['device']}"
              for name, record in result["training"].items()]
-    return "Training: " + "; ".join(parts) + " (wall clock, some of it beside other work)."
+    return "Training: " + "; ".join(parts) + " (wall clock, some of it beside other work). To go on: `python -m remac.train_marsqe " \
+        "--start weights/marsqe` ([how](../weights/marsqe/README.md))."
 
 
 def references(sources: Sources) -> str:

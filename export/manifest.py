@@ -124,10 +124,10 @@ def offences(manifest: Mapping[str, Any], folder: Path, network: Network, bank: 
 
 
 def coded_with(path: Path) -> str:
-    """The hash of the codec that made a stream, in hex, or words where it is none."""
+    """The hash of the codec that made a stream, in hex, or words where it is none, or none that can be read."""
     try:
         return scan(path.read_bytes()).header.codec_hash.hex()
-    except RemacError:
+    except (OSError, RemacError):
         return UNKNOWN
 
 

@@ -19,12 +19,14 @@ if not __package__:     # run as a script: its own folder is on the path, the ch
 import numpy as np
 
 from export.command import reported
+from export.manifest import coded_with
 from export.report import CheckResult
 from remac_runtime.enhance.enhancer import DICTIONARY_FILE, SEGMENTER_FILE, TRAINED, TRAINED_BEHIND
 from remac_runtime.enhance.tiles import TILE
 from remac_runtime.errors import BadNetwork
 from remac_runtime.files import copy
-from remac_runtime.model import ENHANCE_FOLDER
+from remac_runtime.model import ENHANCE_FOLDER, NETWORK_FILE
+from remac_runtime.network import read_network
 
 BOUND = 0.05                    # grey levels, before rounding, by which ONNX Runtime may differ from PyTorch
 RELATIVE = 1e-4                 # of the largest value: the same for features and logits
@@ -130,14 +132,17 @@ def export_segmenter(segmenter: Any, path: Path) -> Exported:
 
 
 def export_all(weights: Path, folder: Path) -> list[Exported]:
-    """Everything that `remac enhance` needs, from a weights folder into a model folder. Raises BadNetwork."""
+    """Everything that `remac enhance` needs, from a weights folder into a model folder. Raises BadNetwork, also for references of another codec."""
     from remac.marsqe import load_marsqe
     from remac.segmenter import load_segmenter
 
     index, out = read_index(weights), folder / ENHANCE_FOLDER
+    references, codec = weights / index["dictionary"]["file"], read_network(folder / NETWORK_FILE).hash.hex()
+    if (made_with := coded_with(references)) != codec:
+        raise BadNetwork(f"{references}: made with codec {made_with}, {folder} holds {codec}: run python -m remac.matching, or build the encoder")
     out.mkdir(parents=True, exist_ok=True)
     exported = [export_segmenter(load_segmenter(weights), out / SEGMENTER_FILE)]
-    copy(weights / index["dictionary"]["file"], out / DICTIONARY_FILE)
+    copy(references, out / DICTIONARY_FILE)
     model = index["model"]
     return exported + export_model(load_marsqe(weights), out, model["name"], int(model["version"]), properties_of(index))
 

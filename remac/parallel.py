@@ -49,6 +49,7 @@ def _group(rank: int, processes: int, rendezvous: str) -> Iterator[None]:
 
 def _process(rank: int, work: Work, run: Any, processes: int, device: str, rendezvous: str) -> None:
     torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())
+    torch.backends.cudnn.allow_tf32 = False        # integers in float32 are exact only where its products are
     with _group(rank, processes, rendezvous), interrupted_by_terminate():
         work(run, rank)
 

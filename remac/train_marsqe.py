@@ -319,6 +319,8 @@ def parse(arguments: list[str]) -> Run:
     parser.add_argument("--processes", type=int, default=1, help="CPU processes with averaged gradients, one thread each; --batch patches in each")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
+    if options.processes > 1 and options.workers:
+        parser.error("--workers: the processes of --processes prepare their own batches; leave one of them away")
     changed: dict[str, Any] = {"steps": options.steps, "batch": options.batch, **dict(setting(text, parser, UNUSED) for text in options.set)}
     config = replace(DEFAULTS, **changed)
     return Run(options.model, config, options.parts[0], options.parts[1], options.out, data_folder(options.data), options.device, options.start,

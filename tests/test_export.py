@@ -196,6 +196,22 @@ def test_manifest_shows_every_change(folder: Path) -> None:
         "bank.rmb", "side.onnx", "ground/moderate@1.onnx", "ground/enhance/dictionary.rmc"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_references_of_another_codec_are_not_exported(there: bool, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    from export import marsqe
+    weights = tmp_path / "marsqe"
+    weights.mkdir()
+    (weights / "marsqe.json").write_text(json.dumps({"model": {"kinds": {}}, "dictionary": {"file": "dictionary.rmc"}}))
+    if there:
+        (weights / "dictionary.rmc").write_bytes(b"no stream")
+    before = sorted(folder.rglob("*"))
+    assert marsqe.main(["--weights", str(weights), "--out", str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert f"dictionary.rmc: made with codec an unknown one, {folder} holds {read_network(folder / 'network.rmn').hash.hex()}" in error
+    assert error.count("\n") == 1 and "run python -m remac.matching" in error and sorted(folder.rglob("*")) == before
+
+
 def test_manifest_is_of_what_was_loaded(folder: Path, model: Model) -> None:
     """Each way in which a whole list of the files that are there may still be that of another model."""
     from small_ground import write_small_decoder

@@ -358,6 +358,12 @@ def test_settings_that_change_nothing_are_refused(field: str, data: Path, tmp_pa
     assert ended.value.code == 2 and f"--set {field}=1: expected FIELD=NUMBER with a field of" in capsys.readouterr().err
 
 
+def test_processes_prepare_their_own_batches(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        train_marsqe.main(["--out", str(tmp_path / "run"), "--data", str(data), "--processes", "2", "--workers", "3"])
+    assert ended.value.code == 2 and "--workers: the processes of --processes prepare their own batches" in capsys.readouterr().err
+
+
 def test_another_models_weights_are_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = run_in(tmp_path / "other", data, monkeypatch, "dncnn")
     other.save()
