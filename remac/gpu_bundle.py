@@ -17,6 +17,7 @@ from PIL import Image
 
 from remac.checkpoints import read_checkpoint, save_checkpoint, write_checkpoint
 from remac.data import load_picture, picture_paths
+from remac.train_marsqe import starting_weights
 from remac_runtime.errors import BadInput
 from remac_runtime.exits import reported
 from remac_runtime.mars import data_folder
@@ -73,7 +74,6 @@ def pack_marsqe(weights: Path, start: Path | None, out: Path) -> None:
     """What `remac.train_marsqe` needs besides: the segmenter, the dictionary decoded (here, where the codec is), averaged weights to start from."""
     from remac.matching import DICTIONARY_FILE, load_dictionary
     from remac.segmenter import SEGMENTER_FILE, load_segmenter
-    from remac.train_marsqe import starting_weights
     from remac_runtime.enhance.matching import join_dictionary
     target = out / "weights" / "marsqe"
     target.mkdir(parents=True)
@@ -96,8 +96,10 @@ def main(arguments: list[str]) -> int:
     data = data_folder(options.data)
     if (bundle / "run").exists():
         raise BadInput(f"{bundle / 'run'}: what was trained there would be lost: move it away first")
-    if options.start and not (options.marsqe and options.start.is_dir()):       # before the bundle that is there goes
-        read_checkpoint(options.start, needed=("average",) if options.marsqe else ("model", "rate"), mapped=True)
+    if options.start and options.marsqe:        # before the bundle that is there goes
+        starting_weights(options.start)
+    elif options.start:
+        read_checkpoint(options.start, needed=("model", "rate"), mapped=True)
     shutil.rmtree(bundle, ignore_errors=True)
     quality, total = pack_pictures(data, bundle / "data")
     ignored = shutil.ignore_patterns("__pycache__", "*.so", "build", "*.egg-info")

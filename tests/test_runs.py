@@ -159,6 +159,11 @@ def test_a_bundle_does_not_take_what_was_trained_in_it(pictures: Path, tmp_path:
     (bundle / "run").rename(bundle / "kept")
     assert gpu_bundle.main(["--data", str(pictures), "--start", str(tmp_path / "nothing.pt")]) == Exit.FAILED
     assert "nothing.pt: cannot be read" in capsys.readouterr().err and (bundle / "kept").exists()
+    other = tmp_path / "bundle-marsqe"
+    other.mkdir()
+    for start, problem in ((tmp_path, "no shipped weights"), (tmp_path / "nothing.pt", "cannot be read")):
+        assert gpu_bundle.main(["--data", str(pictures), "--marsqe", "--start", str(start)]) == Exit.FAILED
+        assert problem in capsys.readouterr().err and other.exists()
 
 
 def test_any_field_of_a_marsqe_run_can_be_set(pictures: Path, tmp_path: Path) -> None:
