@@ -197,10 +197,9 @@ def training_of_shipped(weights: Path) -> dict[str, Any]:
 def training_of(run: Path) -> dict[str, Any]:
     """How a run and those that it started from were trained, from their folders."""
     record = read_run(run)
-    start = record.config.get("start")
-    before = training_of(Path(start).parent) if start else {"steps": 0, "seconds": 0, "patches": 0}
+    before = [training_of(Path(start).parent) for start in record.config["start"]]
     own = {"steps": record.steps, "seconds": round(record.seconds), "patches": record.steps * record.batch}
-    return {**{key: own[key] + before[key] for key in own}, "device": record.device}
+    return {**{key: own[key] + sum(run[key] for run in before) for key in own}, "device": record.device}
 
 
 def found_runs(runs: Path) -> dict[str, str]:

@@ -86,11 +86,18 @@ class PatchSampler:
 
     def _one(self, rng: np.random.Generator) -> tuple[Tensor, int]:
         """A patch float[3+n,side,side], with the maps of its picture, and its pattern."""
-        sensor = self.augment and rng.random() < self.sensor_share
+        if not self.augment:
+            return self._untouched(rng), 0
+        sensor = rng.random() < self.sensor_share
         chosen, crop = self.place(rng, enlarged=SENSOR_WINDOW if sensor else 1)
         x = to_tensor(crop(self.pictures[chosen]))
-        if self.augment and rng.random() < HARDWARE_SHARE:
+        if rng.random() < HARDWARE_SHARE:
             x = torch.cat([with_hardware(x[:3], rng), x[3:]])
         if sensor:
             return sensed(augmented(x, rng), rng)
-        return processed(augmented(x, rng), rng) if self.augment and rng.random() < 0.5 else x, 0
+        return processed(augmented(x, rng), rng) if rng.random() < 0.5 else x, 0
+
+    def _untouched(self, rng: np.random.Generator) -> Tensor:
+        """A patch float[3+n,side,side] as the camera of its picture took it."""
+        chosen, crop = self.place(rng)
+        return to_tensor(crop(self.pictures[chosen]))

@@ -77,10 +77,11 @@ def with_classes(picture: NDArray[np.uint8], model: Segmenter) -> NDArray[np.uin
 
 @dataclass(frozen=True)
 class Narrowed:
-    """What training can be narrowed to: JPEG `qualities` (none: all of the settings, and others), and pictures of their `own_camera`."""
+    """What training can be narrowed to: JPEG `qualities` (none: all of the settings, and others), and the pictures as their own camera took them
+    for the share `own_camera` of the patches (the others may be of any camera)."""
 
     qualities: tuple[int, ...] = ()
-    own_camera: bool = False
+    own_camera: float = 0.0
 
 
 EVERYTHING = Narrowed()
@@ -94,7 +95,7 @@ class CompressedPatches(PatchSampler):
 
     def __init__(self, paths: list[Path], seed: int, dictionary: Dictionary | None = None, segmenter: Segmenter | None = None,
                  coded: tuple[Path, ...] = (), coded_share: float = CODED_SHARE, only: Narrowed = EVERYTHING) -> None:
-        super().__init__(paths, CELL, seed, augment=not only.own_camera)
+        super().__init__(paths, CELL, seed)
         self.only = only
         if segmenter is not None:
             self.pictures = [with_classes(picture, segmenter) for picture in self.pictures]
@@ -115,7 +116,9 @@ class CompressedPatches(PatchSampler):
         return Batch(raw, compressed, tables, classes, weight, chosen)
 
     def _compressed(self, rng: np.random.Generator, references: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor] | None]:
-        crop, coded, tables, typical = self._beforehand(rng) if rng.random() < self.coded_share else self._jpeg(rng)
+        of_own_camera = rng.random() < self.only.own_camera
+        patch_of = self._beforehand if rng.random() < self.coded_share else self._jpeg
+        crop, coded, tables, typical = patch_of(rng, of_own_camera)
         half = CLASS_PIXELS // 2
         classes = torch.from_numpy(crop[half::CLASS_PIXELS, half::CLASS_PIXELS, -1].astype(np.int64)) if crop.shape[2] == 4 else \
             torch.zeros(CELL // CLASS_PIXELS, CELL // CLASS_PIXELS, dtype=torch.int64)
@@ -128,10 +131,10 @@ class CompressedPatches(PatchSampler):
         weight = torch.tensor(1.0 / (OWN_SHARE * own + (1 - OWN_SHARE) * typical))      # gains in PSNR are averaged: calm patches count as busy ones
         return (raw, compressed, torch.from_numpy(tables), classes, weight), pair
 
-    def _jpeg(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], float]:
+    def _jpeg(self, rng: np.random.Generator, own: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], float]:
         """A raw patch with its classes, the patch in JPEG, its tables, and a typical error."""
-        crop, _ = self._one(rng)
-        if not self.only.own_camera and rng.random() < CHART_SHARE:
+        crop = self._untouched(rng) if own else self._one(rng)[0]
+        if not own and rng.random() < CHART_SHARE:
             crop = torch.cat([chart(CELL, rng), crop[3:]])
         pixels = crop.permute(1, 2, 0).numpy().astype(np.uint8)
         other = not self.only.qualities and rng.random() < OTHER_SHARE
@@ -139,11 +142,11 @@ class CompressedPatches(PatchSampler):
         coded, tables = jpeg(np.ascontiguousarray(pixels[..., :3]), quality)
         return pixels, coded, tables, TYPICAL_MSE[min(TYPICAL_MSE, key=lambda q: abs(q - quality))]
 
-    def _beforehand(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], float]:
+    def _beforehand(self, rng: np.random.Generator, own: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], float]:
         """The same of a picture coded beforehand."""
-        setting, camera = self.coded[rng.integers(len(self.coded))], 0 if self.only.own_camera else int(rng.integers(2))
+        setting, camera = self.coded[rng.integers(len(self.coded))], 0 if own else int(rng.integers(2))
         chosen, crop = self.place(rng, GRID)
-        if self.only.own_camera or rng.random() >= CHART_SHARE:
+        if own or rng.random() >= CHART_SHARE:
             return crop(self.cameras[camera][chosen]), crop(setting.cameras[camera][chosen]), setting.tables, setting.error
         number = int(rng.integers(len(self.charts)))
         top, left = self.corner(self.charts[number], rng, GRID, CELL)

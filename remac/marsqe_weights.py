@@ -38,8 +38,7 @@ def stage(folder: Path) -> dict[str, Any]:
 
 def stages_before(run: Path, folder: Path) -> list[dict[str, Any]]:
     """Those of the shipped weights in `folder`, where the run went on from them."""
-    start = read_json(run / CONFIG_FILE).get("start")
-    if not start or Path(start).resolve() != folder.resolve():
+    if folder.resolve() not in [Path(start).resolve() for start in read_json(run / CONFIG_FILE).get("start", ())]:
         return []
     return list(read_json(folder / INDEX_FILE)["model"]["stages"])
 

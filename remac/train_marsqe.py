@@ -64,7 +64,7 @@ class Run:
     folder: Path
     data: Path
     device: str
-    start: Path | None
+    start: tuple[Path, ...]
     seconds: float
     workers: int = 0
     coded: tuple[Path, ...] = ()
@@ -154,15 +154,17 @@ class Trainer:
         steps = range(self.step, config.steps)
         self.batches = iter(torch.utils.data.DataLoader(Steps(self.data, run, rank), batch_size=None, sampler=steps, num_workers=run.workers))
 
-    def _start(self, path: Path) -> None:
-        """Begin with the averaged weights of another run, or with shipped ones. Raises BadNetwork."""
-        state = starting_weights(path, self.run.device)
-        try:
-            self.model.load_state_dict(state["average"])
-        except RuntimeError:
-            raise BadNetwork(f"{path}: trained {state.get('name', 'another model')}, which {self.run.model} cannot start from: "
-                             "name a checkpoint of its own kind with --start") from None
-        self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+    def _start(self, paths: Sequence[Path]) -> None:
+        """Begin with the mean of the averaged weights of other runs, or of shipped ones. Raises BadNetwork."""
+        states = [starting_weights(path, self.run.device) for path in paths]
+        for path, state in zip(paths, states, strict=True):
+            try:
+                self.model.load_state_dict(state["average"])
+            except RuntimeError:
+                raise BadNetwork(f"{path}: trained {state.get('name', 'another model')}, which {self.run.model} cannot start from: "
+                                 "name a checkpoint of its own kind with --start") from None
+        self.average = mean_of([state["average"] for state in states])
+        self.model.load_state_dict(self.average)
 
     def _resume(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -269,6 +271,11 @@ def starting_weights(path: Path, device: str = "cpu") -> dict[str, Any]:
     return read_checkpoint(path, device, ("average",))
 
 
+def mean_of(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of the weights of several models of one kind ("model soups", Wortsman et al. 2022)."""
+    return {name: (sum((state[name] for state in states[1:]), value) / len(states)).to(value.dtype) for name, value in states[0].items()}
+
+
 def coded_by(folders: Sequence[Path]) -> dict[str, Any]:
     """{"coded_by": which codec and ground decoder made the pictures coded beforehand}, of the first folder that tells; else empty."""
     return next(({"coded_by": read_json(folder / MADE_BY_FILE)} for folder in folders if (folder / MADE_BY_FILE).exists()), {})
@@ -314,18 +321,23 @@ def parse(arguments: list[str]) -> Run:
     parser.add_argument("--coded-share", type=float, default=CODED_SHARE, help="of the patches that are of such pictures")
     parser.add_argument("--qualities", type=int, nargs="+", default=[], choices=range(1, 101), metavar="Q",
                         help="JPEG qualities to learn, no others (a model for each setting)")
-    parser.add_argument("--own-camera", action="store_true", help="learn no other cameras and no charts: gains a little on this one, loses on others")
-    parser.add_argument("--start", type=Path, help="checkpoint whose averaged weights to start from, or weights/marsqe: the shipped ones")
+    parser.add_argument("--own-camera", type=float, nargs="?", const=1.0, default=0.0, metavar="SHARE",
+                        help="of the patches that are as the camera of the pictures took them, the rest being of any camera or a chart "
+                             "(alone: all of them; gains a little on this camera, loses much on others)")
+    parser.add_argument("--start", type=Path, nargs="+", default=[], metavar="FROM",
+                        help="checkpoint whose averaged weights to start from, or weights/marsqe: the shipped ones; the mean of several")
     parser.add_argument("--processes", type=int, default=1, help="CPU processes with averaged gradients, one thread each; --batch patches in each")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     if options.processes > 1 and options.workers:
         parser.error("--workers: the processes of --processes prepare their own batches; leave one of them away")
+    if not 0 <= options.own_camera <= 1:
+        parser.error(f"--own-camera {options.own_camera:g}: a share of the patches, from 0 to 1")
     changed: dict[str, Any] = {"steps": options.steps, "batch": options.batch, **dict(setting(text, parser, UNUSED) for text in options.set)}
     config = replace(DEFAULTS, **changed)
-    return Run(options.model, config, options.parts[0], options.parts[1], options.out, data_folder(options.data), options.device, options.start,
-               options.seconds, options.workers, tuple(options.coded), options.coded_share, options.post_only, options.processes,
-               Narrowed(tuple(options.qualities), options.own_camera))
+    return Run(options.model, config, options.parts[0], options.parts[1], options.out, data_folder(options.data), options.device,
+               tuple(options.start), options.seconds, options.workers, tuple(options.coded), options.coded_share, options.post_only,
+               options.processes, Narrowed(tuple(options.qualities), options.own_camera))
 
 
 def _work(run: Run, rank: int) -> None:
@@ -336,11 +348,11 @@ def _work(run: Run, rank: int) -> None:
 def main(arguments: list[str]) -> int:
     run = parse(arguments)
     begin(run.folder, {"model": run.model, "train": asdict(run.train), "post_from": run.post_from, "references_from": run.references_from,
-                       "start": str(run.start or ""), "coded": [str(folder) for folder in run.coded], "coded_share": run.coded_share,
+                       "start": [str(path) for path in run.start], "coded": [str(folder) for folder in run.coded], "coded_share": run.coded_share,
                        "post_only": run.post_only, **asdict(run.only), "processes": run.processes, "device": run.device,
                        "command": " ".join(["python -m remac.train_marsqe", *arguments]), **coded_by(run.coded)})
-    if run.start:
-        starting_weights(run.start)       # here, where an error is one line: that of a worker is a traceback
+    for path in run.start:
+        starting_weights(path)            # here, where an error is one line: that of a worker is a traceback
     run_processes(_work, run, run.processes, run.device, run.folder)
     return 0
 

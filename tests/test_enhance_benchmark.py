@@ -168,11 +168,12 @@ def test_a_job_is_measured(tmp_path: Path) -> None:
 
 
 def test_training_counts_what_a_run_started_from(tmp_path: Path) -> None:
-    for name, start, steps in (("first", "", 10), ("second", str(tmp_path / "first" / "checkpoint.pt"), 5)):
+    for name, start, steps in (("first", [], 10), ("other", [], 3), ("second", ["first", "other"], 5)):
         (tmp_path / name).mkdir()
         torch.save({"step": steps, "seconds": 2.0 * steps}, tmp_path / name / "checkpoint.pt")
-        (tmp_path / name / "config.json").write_text(json.dumps({"start": start, "device": "cpu", "command": "", "train": {"batch": 4}}))
-    assert enhance.training_of(tmp_path / "second") == {"steps": 15, "seconds": 30, "patches": 60, "device": "cpu"}
+        (tmp_path / name / "config.json").write_text(json.dumps(
+            {"start": [str(tmp_path / run / "checkpoint.pt") for run in start], "device": "cpu", "command": "", "train": {"batch": 4}}))
+    assert enhance.training_of(tmp_path / "second") == {"steps": 18, "seconds": 36, "patches": 72, "device": "cpu"}
 
 
 def test_modules_need_their_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,10 +71,11 @@ def test_patches_are_a_function_of_seed_and_step(data: Path) -> None:
 
 
 def test_what_is_learned_can_be_narrowed(data: Path, coded: Path) -> None:
-    """To some JPEG qualities, and to pictures as they are: every patch then lies in one of them, perhaps mirrored."""
+    """To some JPEG qualities, and to pictures as they are, all or a share: such patches lie in one of them, perhaps mirrored."""
     paths = picture_paths(data / "train")
     pictures = [load_picture(path) for path in paths]
-    narrow, wide = (CompressedPatches(paths, 3, None, None, (coded,), 0.5, only) for only in (Narrowed((30,), True), EVERYTHING))
+    kinds_of_patches = Narrowed((30,), 1.0), Narrowed((), 0.5), EVERYTHING
+    narrow, shared, wide = (CompressedPatches(paths, 3, None, None, (coded,), 0.5, only) for only in kinds_of_patches)
 
     def found(raw: torch.Tensor) -> bool:
         patch = raw.permute(1, 2, 0).byte().numpy()
@@ -87,7 +88,8 @@ def test_what_is_learned_can_be_narrowed(data: Path, coded: Path) -> None:
     assert kinds == {True, False}                                    # JPEG, and coded beforehand
     assert all(found(batch.raw[0]) for batch in batches)
     others = [wide.compressed_batch(1, step, False) for step in range(12)]
-    assert not all(found(batch.raw[0]) for batch in others)
+    counts = [sum(found(batch.raw[0]) for batch in drawn) for drawn in (others, [shared.compressed_batch(1, step, False) for step in range(12)])]
+    assert counts[0] < counts[1] < 12
     tables = {batch.tables.numpy().tobytes() for batch in others}
     assert len(tables) > len({batch.tables.numpy().tobytes() for batch in batches})
 
@@ -302,7 +304,7 @@ def test_a_run_goes_on_from_shipped_weights(data: Path, tmp_path: Path, monkeypa
     (shipped / "marsqe.json").write_text(json.dumps({"model": {"stages": [{"command": "first"}]}}))
     trainer = run_in(tmp_path / "run", data, monkeypatch, "marsqe", "--start", str(shipped))
     trainer.save()
-    config = {"model": "marsqe", "command": "second", "device": "cpu", "train": {"batch": 2}, "processes": 2, "start": str(shipped)}
+    config = {"model": "marsqe", "command": "second", "device": "cpu", "train": {"batch": 2}, "processes": 2, "start": [str(shipped)]}
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     for _ in range(2):
         assert marsqe_weights.main([str(tmp_path / "run"), "--out", str(shipped)]) == 0
@@ -362,6 +364,32 @@ def test_processes_prepare_their_own_batches(data: Path, tmp_path: Path, capsys:
     with pytest.raises(SystemExit) as ended:
         train_marsqe.main(["--out", str(tmp_path / "run"), "--data", str(data), "--processes", "2", "--workers", "3"])
     assert ended.value.code == 2 and "--workers: the processes of --processes prepare their own batches" in capsys.readouterr().err
+
+
+def test_a_run_starts_from_the_mean_of_several(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = []
+    for seed in range(3):
+        trainer = run_in(tmp_path / str(seed), data, monkeypatch, "marsqe")
+        generator = torch.Generator().manual_seed(seed)
+        trainer.average = {name: torch.randn(value.shape, generator=generator) for name, value in trainer.average.items()}
+        trainer.save()
+        paths.append(trainer.checkpoint)
+    states = [read_checkpoint(path)["average"] for path in paths]
+    started = run_in(tmp_path / "run", data, monkeypatch, "marsqe", "--start", *map(str, paths))
+    for name, value in started.model.state_dict().items():
+        assert torch.allclose(value, torch.stack([state[name] for state in states]).mean(0), atol=1e-6)
+        assert torch.equal(value, started.average[name])
+    alone = run_in(tmp_path / "alone", data, monkeypatch, "marsqe", "--start", str(paths[1])).model.state_dict()
+    assert all(torch.equal(alone[name], states[1][name]) for name in alone)
+
+
+def test_a_share_of_the_patches_is_from_0_to_1(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        train_marsqe.main(["--out", str(tmp_path / "run"), "--data", str(data), "--own-camera", "60"])
+    assert ended.value.code == 2 and "--own-camera 60: a share of the patches, from 0 to 1" in capsys.readouterr().err
+    shares = [train_marsqe.parse(["--out", str(tmp_path / "run"), "--data", str(data), *more]).only.own_camera
+              for more in ([], ["--own-camera"], ["--own-camera", "0.25"])]
+    assert shares == [0, 1, 0.25]
 
 
 def test_another_models_weights_are_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
