@@ -33,7 +33,7 @@ environment = dict(os.environ, PYTHONPATH=os.pathsep.join([here, os.path.join(he
 module = sys.argv.pop(1) if sys.argv[1:] and sys.argv[1].startswith("remac.") else "remac.train_codec"
 start = ["--start", os.path.join(here, "start.pt")] if os.path.exists(os.path.join(here, "start.pt")) else []
 defaults = {"remac.train_codec": ["--stage", "quantised" if start else "float", "--batch", "16"],
-            "remac.train_marsqe": ["--batch", "64", "--steps", "8000", "--workers", "14"]}
+            "remac.train_marsqe": ["--batch", "64", "--steps", "8000", "--workers", "14", "--own-camera", "0.5"]}
 arguments = sys.argv[1:] or [*defaults[module], "--out", os.path.join(here, "run"), *start]
 sys.exit(subprocess.call([sys.executable, "-m", module, *arguments], env=environment))
 '''

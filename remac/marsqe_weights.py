@@ -24,7 +24,7 @@ from remac_runtime.files import copy, write_json
 
 COARSE = {"post.": 15}         # 5 bits: what the post-enhancement adds is far below what its roundings could take away
 RECORD_FILE = "dictionary.json"
-WEIGHTS_FILE, VERSION, SCHEMA = f"marsqe{SUFFIX}", 3, 2
+WEIGHTS_FILE, VERSION, SCHEMA = f"marsqe{SUFFIX}", 4, 2
 
 
 def stage(folder: Path) -> dict[str, Any]:
