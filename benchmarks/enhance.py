@@ -198,7 +198,7 @@ def training_of(run: Path) -> dict[str, Any]:
     """How a run and those that it started from were trained, from their folders."""
     record = read_run(run)
     before = [training_of(Path(start).parent) for start in record.config["start"]]
-    own = {"steps": record.steps, "seconds": round(record.seconds), "patches": record.steps * record.batch}
+    own = {"steps": record.steps, "seconds": round(record.seconds), "patches": record.patches}
     return {**{key: own[key] + sum(run[key] for run in before) for key in own}, "device": record.device}
 
 

@@ -32,8 +32,8 @@ def stage(folder: Path) -> dict[str, Any]:
     run = read_run(folder)
     if run.config.get("model") != "marsqe":
         raise BadInput(f"{folder} trained {run.config.get('model', 'a codec')}, not marsqe: name runs of `python -m remac.train_marsqe`")
-    patches = run.steps * run.batch * run.config.get("processes", 1)
-    return {"command": run.command, "device": run.device, "steps": run.steps, "batch": run.batch, "patches": patches, "seconds": round(run.seconds)}
+    return {"command": run.command, "device": run.device, "steps": run.steps, "batch": run.batch, "patches": run.patches,
+            "seconds": round(run.seconds)}
 
 
 def stages_before(run: Path, folder: Path) -> list[dict[str, Any]]:

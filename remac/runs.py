@@ -36,6 +36,11 @@ class RunRecord:
     command: str
     hardware: str
 
+    @property
+    def patches(self) -> int:
+        """How many it has learned from, over all of its processes."""
+        return self.steps * self.batch * int(self.config.get("processes", 1))
+
 
 def read_run(folder: Path) -> RunRecord:
     """The record of a run. Raises BadInput for a folder that is none, BadNetwork for a damaged checkpoint."""

@@ -168,12 +168,13 @@ def test_a_job_is_measured(tmp_path: Path) -> None:
 
 
 def test_training_counts_what_a_run_started_from(tmp_path: Path) -> None:
-    for name, start, steps in (("first", [], 10), ("other", [], 3), ("second", ["first", "other"], 5)):
+    for name, start, steps, processes in (("first", [], 10, 1), ("other", [], 3, 2), ("second", ["first", "other"], 5, 2)):
         (tmp_path / name).mkdir()
         torch.save({"step": steps, "seconds": 2.0 * steps}, tmp_path / name / "checkpoint.pt")
         (tmp_path / name / "config.json").write_text(json.dumps(
-            {"start": [str(tmp_path / run / "checkpoint.pt") for run in start], "device": "cpu", "command": "", "train": {"batch": 4}}))
-    assert enhance.training_of(tmp_path / "second") == {"steps": 18, "seconds": 36, "patches": 72, "device": "cpu"}
+            {"start": [str(tmp_path / run / "checkpoint.pt") for run in start], "device": "cpu", "command": "", "train": {"batch": 4},
+             "processes": processes}))
+    assert enhance.training_of(tmp_path / "second") == {"steps": 18, "seconds": 36, "patches": 40 + 24 + 40, "device": "cpu"}
 
 
 def test_modules_need_their_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
