@@ -75,7 +75,7 @@ $(BIN)/python:
 
 # compressai is installed without its dependencies, which pin numpy < 2 and pull a torchvision that does not load beside a CPU build of torch.
 $(STAMP): $(BIN)/python pyproject.toml runtime/pyproject.toml Makefile $(C_SOURCES)
-	$(PIP) install -e './runtime[onnx,files,ground]' -e '.[train,export,ground,bench,dev]'
+	$(PIP) install -e './runtime[onnx,files,ground]' -e '.[train,export,ground,bench,dev,engines]'
 	$(PIP) install --no-deps compressai==1.2.8
 	@touch $@
 

@@ -24,7 +24,7 @@ import onnx
 from onnx import TensorProto
 
 from export import to_half, to_int8
-from export.to_onnx_float import largest_differences, onnx_outputs, run_onnx
+from export.to_onnx_float import largest_differences, onnx_outputs
 from remac_runtime.errors import BadNetwork, RemacError
 from remac_runtime.files import copy, replacing, write_atomically, write_json
 from remac_runtime.ground_tensorrt import PACKAGES, Sidecar, this_gpu
@@ -34,6 +34,7 @@ THIS_GPU, ORIN = "this-gpu", "orin"
 TARGETS = (*CAPABILITIES, THIS_GPU, ORIN)
 PRECISIONS = ("fp16", "fp32", "int8")
 ORIN_SCRIPT = Path(__file__).resolve().parent / "orin" / "build_engine.py"
+BOARD_SLACK = 2 / 255           # of the largest value of an output: what another GPU's order of sums may change, 2 grey levels of a picture
 _LOG_LINES = 6
 
 Profile = Mapping[str, Sequence[Sequence[int]]]      # of inputs with free dimensions: least, usual and largest shape
@@ -92,9 +93,10 @@ def destination(target: str) -> tuple[str, str]:
 def build(work: Work, target: str, precision: str) -> Path:
     """Build one engine, print its facts, and return its path; for orin the folder to copy to the board. Raises RemacError."""
     builder, target = destination(target)
-    model, kept, difference = prepared(work, precision)
+    model, kept, differences = prepared(work, precision)
     if target == ORIN:
-        return _for_orin(work, model, precision, difference)
+        return _for_orin(work, model, precision, differences)
+    difference = max(differences)
     engine = work.onnx.with_name(f"{work.onnx.stem}.{target}.{precision}.engine")
     facts = _in_child(model, engine, {"package": builder, "capability": CAPABILITIES[target] if builder == "tensorrt_rtx" else None,
                                       "profile": {name: [list(shape) for shape in shapes] for name, shapes in work.profile.items()}})
@@ -111,8 +113,8 @@ def build(work: Work, target: str, precision: str) -> Path:
     return engine
 
 
-def prepared(work: Work, precision: str) -> tuple[onnx.ModelProto, list[str], float]:
-    """The graph that the builder gets, the layers kept in float32, and how far its rounding takes it from the original over the feeds."""
+def prepared(work: Work, precision: str) -> tuple[onnx.ModelProto, list[str], list[float]]:
+    """The graph that the builder gets, the layers kept in float32, and how far its rounding takes each output from the original over the feeds."""
     model = without_bytes(onnx.load(str(work.onnx)))
     kept: list[str] = []
     feeds = [floats(model, feed) for feed in work.inputs(precision)]
@@ -127,16 +129,16 @@ def prepared(work: Work, precision: str) -> tuple[onnx.ModelProto, list[str], fl
     temporary = work.onnx.with_name(work.onnx.name + ".prepared.tmp")
     try:
         temporary.write_bytes((model if precision == "fp32" else to_half.rounded(model)).SerializeToString())
-        differences = [largest_differences(onnx_outputs(work.onnx, list(feed), list(feed.values())),
-                                           onnx_outputs(temporary, list(now), list(now.values())))
-                       for feed, now in zip(work.inputs(precision), feeds, strict=True)]
+        found = [largest_differences(onnx_outputs(work.onnx, list(feed), list(feed.values())),
+                                     onnx_outputs(temporary, list(now), list(now.values())))
+                 for feed, now in zip(work.inputs(precision), feeds, strict=True)]
     finally:
         temporary.unlink(missing_ok=True)
-    difference = float(np.max(differences, initial=0.0))        # not max(), which passes over nan
-    if not np.isfinite(difference):
+    differences = np.max(found, axis=0)        # not max(), which passes over nan
+    if not np.isfinite(differences).all():
         mend = "export it again from sound weights" if precision == "fp32" else "build it with --precision fp32"
         raise RemacError(f"{work.onnx.name}: in {precision} it gives values that are no numbers, or beyond all: {mend}")
-    return model, kept, difference
+    return model, kept, [float(difference) for difference in differences]
 
 
 def without_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -188,10 +190,10 @@ def trtexec_line(onnx_name: str, engine_name: str, profile: Profile) -> str:
     return " ".join(["/usr/src/tensorrt/bin/trtexec", f"--onnx={onnx_name}", f"--saveEngine={engine_name}", "--stronglyTyped", *options])
 
 
-def _for_orin(work: Work, model: onnx.ModelProto, precision: str, difference: float) -> Path:
+def _for_orin(work: Work, model: onnx.ModelProto, precision: str, differences: Sequence[float]) -> Path:
     """A folder with the ONNX file, inputs with the outputs that ONNX Runtime gives, and the script that builds and checks on the board.
 
-    The check allows the `difference` that int8 makes here already.
+    The check allows each output the difference that rounding makes here already, and BOARD_SLACK.
     """
     folder = work.onnx.with_name(f"{work.onnx.stem}.orin")
     folder.mkdir(parents=True, exist_ok=True)
@@ -199,15 +201,17 @@ def _for_orin(work: Work, model: onnx.ModelProto, precision: str, difference: fl
     write_atomically(folder / name, model.SerializeToString(deterministic=True))
     original = work.inputs(precision)[0]
     feed = floats(model, original)
-    expected = run_onnx(work.onnx, list(original), list(original.values()))
-    arrays: dict[str, Any] = {"out": expected.astype(np.float32), **{f"in_{key}": x for key, x in feed.items()}}
+    outputs = [x.astype(np.float32) for x in onnx_outputs(work.onnx, list(original), list(original.values()))]
+    arrays: dict[str, Any] = {**{f"out_{info.name}": x for info, x in zip(model.graph.output, outputs, strict=True)},
+                              **{f"in_{key}": x for key, x in feed.items()}}
+    bounds = {info.name: difference + BOARD_SLACK * float(np.abs(x).max(initial=0))
+              for info, x, difference in zip(model.graph.output, outputs, differences, strict=True)}
     with replacing(folder / "check.npz") as temporary, temporary.open("wb") as file:       # by name it would write to one that ends in .npz
         np.savez_compressed(file, **arrays)
     engine = f"{work.onnx.stem}.sm87.{precision}.engine"
     properties = {entry.key: entry.value for entry in model.metadata_props}
     write_json(folder / "request.json", {"onnx": name, "source": work.onnx.name, "source_sha256": _hash(work.onnx), "precision": precision,
-                                         "bound": 2.0 + (difference if precision == "int8" else 0.0),
-                                         "engine": engine, "properties": properties,
+                                         "bounds": bounds, "engine": engine, "properties": properties,
                                          "profile": {key: [list(shape) for shape in shapes] for key, shapes in work.profile.items()}})
     copy(ORIN_SCRIPT, folder / ORIN_SCRIPT.name)
     # trtexec writes no description, without which the runtime takes no engine: the script checks the engine and adds it.

@@ -99,10 +99,11 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Callab
     return folder, called
 
 
-def test_the_board_checks_the_first_of_several_outputs(board: tuple[Path, Callable[..., None]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_board_checks_all_outputs(board: tuple[Path, Callable[..., None]], capsys: pytest.CaptureFixture[str]) -> None:
     folder, script = board
     script()
-    assert "largest difference from ONNX Runtime: 0, bound 2" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert all(f"{name}: largest difference from ONNX Runtime 0, bound " in printed for name in ("first", "second", "third"))
     for name in ("tiny@1.references.sm87.fp32.engine", "tiny@1.references.sm87.fp32.engine.json"):
         (folder / name).rename(folder.parent / name)
     sidecar = fitting_engine(folder.parent / "tiny@1.references.onnx", "sm87", {"tensorrt": "10.3"})
@@ -117,9 +118,12 @@ def test_a_plan_built_before_is_checked_and_described(board: tuple[Path, Callabl
     content = (folder / "tiny@1.references.fp32.onnx").read_bytes()
     wrong = onnx.load_from_string(content)
     wrong.graph.node[0].op_type = "Exp"
+    last = onnx.load_from_string(content)
+    last.graph.node[2].op_type = "ReduceMax"
     other = onnx.load_from_string(content)
     del other.graph.output[0]
-    for bad, message in ((wrong.SerializeToString(), "the engine is wrong here"), (other.SerializeToString(), "built from another network"),
+    for bad, message in ((wrong.SerializeToString(), r"the engine is wrong here \(first\)"),
+                         (last.SerializeToString(), r"the engine is wrong here \(third\)"), (other.SerializeToString(), "built from another network"),
                          (b"of another version", "TensorRT 10.3 does not load the engine")):
         plan.write_bytes(bad)
         with pytest.raises(SystemExit, match=message):
